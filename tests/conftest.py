@@ -1,0 +1,25 @@
+"""Checks every jaxtyping annotation of course_lib while the tests run, and offers what tests share."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jaxtyping
+import pytest
+import torch
+
+HOOK = jaxtyping.install_import_hook("course_lib", "beartype.beartype")
+
+
+@pytest.fixture
+def unchecked():
+    """Switch the run-time shape checks off, as users have it, to test the messages that the library itself gives."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Give every test the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
