@@ -24,7 +24,7 @@ def check_images(images: Tensor, name: str = "images", *, min_size: int = 1) -> 
     if not isinstance(images, Tensor):
         raise TypeError(f"{name} is a {type(images).__name__}, not a torch.Tensor; use torch.as_tensor(...)")
     if not images.is_floating_point():
-        raise TypeError(f"{name} has dtype {images.dtype}; divide 0-255 integers by 255: {name}.float() / 255")
+        raise TypeError(f"{name} has dtype {images.dtype}; if it holds 0-255: {name}.float() / 255")
     shape = tuple(images.shape)
     if images.ndim == 3:
         raise ValueError(f"{name} has shape {shape}; add the batch axis: {name}[None]")
@@ -38,12 +38,14 @@ def check_images(images: Tensor, name: str = "images", *, min_size: int = 1) -> 
     if shape[0] == 0:
         raise ValueError(f"{name} is an empty batch, shape {shape}; pass at least one image")
     if min(shape[2:]) < min_size:
-        raise ValueError(f"{name} is {shape[2]} x {shape[3]} pixels; this needs at least {min_size} x {min_size}")
+        least = f"{min_size} x {min_size}"
+        raise ValueError(f"{name} is {shape[2]} x {shape[3]} pixels; at least {least} is needed")
     low, high = (value.item() for value in torch.aminmax(images.detach()))
     if low != low or high != high:
-        raise ValueError(f"{name} contains NaN; look for a division by zero or a log of zero before this call")
+        raise ValueError(f"{name} contains NaN; look for a division by zero or log(0) before this call")
     if low < -TOLERANCE or high > 1 + TOLERANCE:
-        raise ValueError(f"{name} has values in [{low:.3g}, {high:.3g}], expected [0, 1]; {_range_fix(name, low, high)}")
+        fix = _range_fix(name, low, high)
+        raise ValueError(f"{name} has values in [{low:.3g}, {high:.3g}], expected [0, 1]; {fix}")
 
 
 def check_pair(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, min_size: int = 1) -> None:
@@ -55,13 +57,14 @@ def check_pair(x: Tensor, y: Tensor, names: tuple[str, str] = ("x", "y"), *, min
     check_images(x, names[0], min_size=min_size)
     check_images(y, names[1], min_size=min_size)
     if x.shape != y.shape:
-        fix = "give both the same number of images" if x.shape[1:] == y.shape[1:] else "resize or crop one of them"
+        same_size = x.shape[1:] == y.shape[1:]
+        fix = "give both the same number of images" if same_size else "resize or crop one of them"
         raise ValueError(f"{names[0]} is {tuple(x.shape)} but {names[1]} is {tuple(y.shape)}; {fix}")
 
 
 def _range_fix(name: str, low: float, high: float) -> str:
     if low >= 0 and 2 < high <= 255:
         return f"this looks like 0-255: {name} / 255"
-    if -1 - TOLERANCE <= low and high <= 1 + TOLERANCE:
+    if low >= -1 - TOLERANCE and high <= 1 + TOLERANCE:
         return f"this looks like [-1, 1]: ({name} + 1) / 2"
     return f"if only rounding put them there: {name}.clamp(0, 1)"

@@ -1,19 +1,17 @@
 """Checks every jaxtyping annotation of course_lib while the tests run, and offers what tests share."""
 
-import os
-
-os.environ.setdefault("MPLBACKEND", "agg")
-
 import jaxtyping
+import matplotlib
 import pytest
 import torch
 
+matplotlib.use("agg")  # not through MPLBACKEND: notebooks' kernels inherit it and would draw nothing
 HOOK = jaxtyping.install_import_hook("course_lib", "beartype.beartype")
 
 
 @pytest.fixture
 def unchecked():
-    """Switch the run-time shape checks off, as users have it, to test the messages that the library itself gives."""
+    """Switch the run-time shape checks off, as users have it, to test our own error messages."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,81 @@
+# make lab   opens the course in JupyterLab        make exercises   solutions/ -> exercises/
+# make test  proves that everything works          make notebooks   executes notebooks/ and solutions/ again
+# make bench compares speed with other libraries   make lint / make clean
+PYTHON ?= python3
+LAB_ARGS ?=
+PYTEST_ARGS ?= -q --durations=10
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+SOLUTIONS := $(wildcard solutions/*.ipynb)
+EXERCISES := $(wildcard exercises/*.ipynb)
+VENV := $(CURDIR)/.venv/bin/python
+CACHE := $(CURDIR)/.cache
+
+# Nothing is written outside this folder.
+export PIP_NO_CACHE_DIR := 1
+export XDG_CACHE_HOME := $(CACHE)/xdg/cache
+export XDG_CONFIG_HOME := $(CACHE)/xdg/config
+export XDG_DATA_HOME := $(CACHE)/xdg/data
+export XDG_STATE_HOME := $(CACHE)/xdg/state
+export JUPYTER_CONFIG_DIR := $(CACHE)/jupyter/config
+export JUPYTER_DATA_DIR := $(CACHE)/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
+export JUPYTERLAB_SETTINGS_DIR := $(CACHE)/jupyter/settings
+export JUPYTERLAB_WORKSPACES_DIR := $(CACHE)/jupyter/workspaces
+export IPYTHONDIR := $(CACHE)/ipython
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+export TORCH_HOME := $(CACHE)/torch
+export TORCHINDUCTOR_CACHE_DIR := $(CACHE)/torchinductor
+export TRITON_HOME := $(CACHE)/triton
+export SCIKIT_LEARN_DATA := $(CACHE)/scikit-learn
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
+export RUFF_CACHE_DIR := $(CACHE)/ruff
+export MYPY_CACHE_DIR := $(CACHE)/mypy
+
+.PHONY: lab test lint exercises notebooks bench clean
+.DELETE_ON_ERROR:
+
+# The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
+# installation or a moved folder makes them void.
+IMPORTS_THIS := import sys, course_lib; sys.exit(not course_lib.__file__.startswith(sys.argv[1] + "/course_lib"))
+$(shell cd / && "$(VENV)" -c '$(IMPORTS_THIS)' "$(CURDIR)" 2>/dev/null || rm -f "$(CURDIR)"/.venv/.installed*)
+
+lab: .venv/.installed
+	"$(VENV)" -m course_lib doctor
+	"$(VENV)" -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+test: lint
+	"$(VENV)" -m pytest $(PYTEST_ARGS) --basetemp=.cache/pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg \
+		--nbval-cell-timeout 120 tests $(NOTEBOOKS) $(EXERCISES) $(SOLUTIONS)
+
+lint: .venv/.installed-test
+	"$(VENV)" -m ruff check .
+	"$(VENV)" -m mypy
+
+exercises: .venv/.installed-test
+	"$(VENV)" tools/exercises.py
+
+notebooks: .venv/.installed-test
+	"$(VENV)" tools/execute.py $(NOTEBOOKS) $(SOLUTIONS)
+	"$(VENV)" tools/exercises.py
+	"$(VENV)" tools/readme_table.py
+
+bench: .venv/.installed-test
+	"$(VENV)" tests/benchmarks/bench_lpips.py
+
+clean:
+	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "error: there is no $(PYTHON); install Python 3.11 or newer, or name one: make lab PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" tools/preflight.py
+	@"$(VENV)" -c 'import pip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null || \
+		"$(PYTHON)" -m venv --clear .venv
+	"$(VENV)" -m pip install --quiet -e .
+	@touch $@
+
+.venv/.installed-test: .venv/.installed
+	"$(VENV)" -m pip install --quiet -e ".[test]"
+	@touch $@
