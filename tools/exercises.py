@@ -1,7 +1,7 @@
 """Derive exercises/ from solutions/: what stands between the markers becomes ``raise NotImplementedError``.
 
-Working example: ``python tools/exercises.py`` rewrites exercises/; with ``--check`` it only lists what it would
-change, and exits with 1 if there is anything.
+Working example: ``python tools/exercises.py`` rewrites exercises/. With ``--check`` it only lists what it
+would change, and exits with 1 if there is anything.
 """
 
 import sys
@@ -19,7 +19,7 @@ def clear_source(source: str) -> str:
     """One cell's source with every marked block replaced, at the indentation of its BEGIN marker.
 
     Raises:
-        ValueError: if a BEGIN or an END has no partner, BEGINs are nested, or a block is not inside a function.
+        ValueError: if a marker has no partner, is nested or malformed, or stands outside a function.
     """
     kept, inside = [], False
     for line in source.split("\n"):
@@ -36,7 +36,7 @@ def clear_source(source: str) -> str:
                 raise ValueError(f"{END!r} without {BEGIN!r}")
             inside = False
         elif "BEGIN SOLUTION" in line or "END SOLUTION" in line:
-            raise ValueError(f"malformed marker {marker!r}; it has to be {BEGIN!r} or {END!r}, alone on its line")
+            raise ValueError(f"malformed marker {marker!r}; write {BEGIN!r} or {END!r}, alone on its line")
         elif not inside:
             kept.append(line)
     if inside:
@@ -45,7 +45,7 @@ def clear_source(source: str) -> str:
 
 
 def to_exercise(solution: NotebookNode, name: str) -> NotebookNode:
-    """The exercise notebook of a solution notebook: cleared, without outputs, counts, checks of outputs or budget.
+    """The exercise of a solution notebook: cleared, without outputs, counts, checks of outputs or budget.
 
     Raises:
         ValueError: for a wrong marker; the message names the notebook `name` and the cell.
