@@ -1,0 +1,19 @@
+"""The course's data, all of it available without a network.
+
+- :mod:`~course_lib.data.photos`: real colour photographs, and crops of them, split by photograph
+- :mod:`~course_lib.data.digits`: real handwritten digits
+- :mod:`~course_lib.data.distortions`: eighteen ways to damage an image, from barely to badly
+- :mod:`~course_lib.data.triplets`: which of two distorted patches is closer to a reference? *Simulated* judgments
+"""
+
+SPLITS = ("train", "val", "test")
+
+
+def check_split(split: str, choices: tuple[str, ...] = SPLITS) -> None:
+    """Raise unless `split` is one of `choices`.
+
+    Raises:
+        ValueError: otherwise, naming the choices.
+    """
+    if split not in choices:
+        raise ValueError(f"unknown split {split!r}; use one of {', '.join(map(repr, choices))}")

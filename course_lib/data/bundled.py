@@ -1,0 +1,48 @@
+"""Data files that pip packages ship: found without importing the package, verified by SHA-256."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BundledFile:
+    """A file inside an installed package.
+
+    Attributes:
+        package: name on PyPI, for example ``scikit-image``.
+        path: where the file lies among the installed packages.
+        sha256: of the content that the course was written for.
+    """
+
+    package: str
+    path: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """Content of the file.
+
+        Raises:
+            FileNotFoundError: if the package or the file is missing.
+            ValueError: if the content is not what the course was written for.
+        """
+        fix = f"run: pip install --force-reinstall --no-deps {self.package}"
+        try:
+            path = Path(str(importlib.metadata.distribution(self.package).locate_file(self.path)))
+        except importlib.metadata.PackageNotFoundError:
+            raise FileNotFoundError(f"{self.path} is part of {self.package}, not installed; {fix}") from None
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing, though {self.package} is installed; {fix}")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise ValueError(f"{path} has the wrong SHA-256 (damaged, or another version); {fix}")
+        return content
+
+    def problem(self) -> str | None:
+        """What keeps the file from being read, with the fix, or None when all is well."""
+        try:
+            self.read()
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None
