@@ -1,0 +1,118 @@
+"""Executes notebooks in place, and records in each how long it took and how much memory.
+
+Working example: ``python tools/execute.py notebooks/07_lpips.ipynb``. A notebook with a failing cell is left as
+it was, the cell is named, and the exit code is 1.
+"""
+
+import argparse
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from course_lib.paths import write_atomically
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class PeakMemory:
+    """Samples, while the ``with`` block runs, the memory of this process's descendants; `mb` is the largest sum."""
+
+    mb = 0.0
+
+    def __enter__(self) -> "PeakMemory":
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            total = 0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:  # it ended between the two calls
+                    continue
+            self.mb = max(self.mb, total / 2**20)
+
+
+def tidy(notebook: NotebookNode) -> None:
+    """Remove, in place, what changes with the machine or the run: timings, versions, ids of live widgets."""
+    metadata = {"course": notebook.metadata.get("course", {})}
+    metadata |= {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(metadata)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            # without its kernel a stored widget shows an error message instead of itself
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            for output in cell.outputs:
+                output.pop("transient", None)
+
+
+def execute(path: Path, timeout: int) -> NotebookNode:
+    """Run every cell in a fresh kernel in the notebook's folder; the executed notebook, nothing written.
+
+    Raises:
+        RuntimeError: one line that names the notebook, the cell, and what went wrong there.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(path.parent)}}
+    options = {"record_timing": False, "coalesce_streams": True}
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources, **options)
+    started = time.perf_counter()
+    try:
+        with PeakMemory() as peak:
+            client.execute()
+    except CellExecutionError as error:
+        reason = f"{error.ename}: {' '.join(str(error.evalue).split())}"
+        raise RuntimeError(f"{path}, cell {_failed(notebook)}: {reason}") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        reason = f"longer than {timeout} s" if isinstance(error, CellTimeoutError) else "the kernel died"
+        raise RuntimeError(f"{path}, cell {_failed(notebook)}: {reason}") from None
+    tidy(notebook)
+    notebook.metadata.course.seconds = round(time.perf_counter() - started, 1)
+    notebook.metadata.course.peak_mb = round(peak.mb)
+    return notebook
+
+
+def _failed(notebook: NotebookNode) -> int:
+    """Number, from 1 and counting every cell, of the last cell that was started."""
+    started = [i for i, cell in enumerate(notebook.cells, 1) if cell.get("execution_count") or cell.get("outputs")]
+    return max(started, default=1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Execute the named notebooks; the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--timeout", type=int, default=120, help="seconds per cell (default: 120)")
+    options = parser.parse_args(arguments)
+    failures = 0
+    for path in options.notebooks:
+        try:
+            notebook = execute(path, options.timeout)
+        except (RuntimeError, OSError, nbformat.ValidationError) as error:
+            print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+            failures += 1
+            continue
+        write_atomically(path, (nbformat.writes(notebook) + "\n").encode())
+        print(f"{path}: {notebook.metadata.course.seconds:.1f} s, {notebook.metadata.course.peak_mb} MB")
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
