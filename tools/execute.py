@@ -71,8 +71,8 @@ def execute(path: Path, timeout: int) -> NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    options = {"record_timing": False, "coalesce_streams": True}
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources, **options)
+    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources)
+    client.record_timing, client.coalesce_streams = False, True
     started = time.perf_counter()
     try:
         with PeakMemory() as peak:
