@@ -49,7 +49,7 @@ def posterised(images, strength):
 def test_every_image_has_exactly_the_target_mse(patches, name, mse):
     (result,) = at_equal_mse(patches, seeded(name), mse=mse)
     errors = (result.double() - patches.double()).square().mean((1, 2, 3))
-    assert (errors / mse - 1).abs().max() < 1e-6
+    assert (errors / mse - 1).abs().max() < 1e-5
     assert result.min() >= 0 and result.max() <= 1 and result.dtype == torch.float32
 
 

@@ -29,7 +29,7 @@ def at_equal_mse(
         mse: target, mean over pixels and channels on the [0, 1] scale.
 
     Returns:
-        One batch per distortion, with MSE equal to the target up to a relative 1e-6.
+        One batch per distortion, with MSE equal to the target up to a relative 1e-5, the rounding of float32.
 
     Raises:
         ValueError: if the target is not positive, or not reached at full strength.
