@@ -2,7 +2,7 @@
 
 - :mod:`~course_lib.data.photos`: real colour photographs, and crops of them, split by photograph
 - :mod:`~course_lib.data.digits`: real handwritten digits
-- :mod:`~course_lib.data.distortions`: eighteen ways to damage an image, from barely to badly
+- :mod:`~course_lib.data.distortions`: twenty ways to damage an image, from barely to badly
 - :mod:`~course_lib.data.triplets`: which of two distorted patches is closer to a reference? *Simulated* judgments
 """
 
