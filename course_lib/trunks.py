@@ -142,6 +142,7 @@ class Trunk(nn.Module):
         if weights == "pretrained":
             load = _shift_tolerant_features if net.startswith("st-") else weight_files.torchvision_trunk
             self.load_features(load(net))
+        self.features.to(memory_format=torch.channels_last)  # the faster layout for convolutions on CPUs and GPUs
         self.eval().requires_grad_(False)
 
     def load_features(self, state_dict: Mapping[str, Tensor]) -> None:
