@@ -7,6 +7,7 @@
 """
 
 SPLITS = ("train", "val", "test")
+LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue, as JPEG and television weigh them (Rec. 601)
 
 
 def check_split(split: str, choices: tuple[str, ...] = SPLITS) -> None:

@@ -7,8 +7,10 @@ strength with one seed moves along one path. `DISTORTIONS` maps names to functio
 
 Lengths are in pixels and made for 64 x 64 patches, except in the spatial family, where they are parts of the image.
 
-Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (2018), table 2. Their
-code is not published: the formulas and ranges here are this course's.
+All raise TypeError or ValueError for images outside the course's convention or a strength outside [0, 1].
+
+Source: the list is that of Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric
+(2018), table 2, with quantisation and corner shift added; the formulas and ranges are this course's.
 """
 
 import io
@@ -22,11 +24,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from course_lib.data import LUMA
 from course_lib.validation import check_images
 
 DISTORTIONS: dict[str, Callable] = {}
 FAMILIES: dict[str, list[str]] = {}
-LUMA = (0.299, 0.587, 0.114)
 
 
 def distortion(family: str) -> Callable:
@@ -249,12 +251,13 @@ def random_sequence(
     """
     check_images(images)
     n, kinds = len(images), list(DISTORTIONS)
-    device = generator.device if generator else None
+    device = _device(generator)
     first = torch.randint(len(kinds), (n,), generator=generator, device=device)
     second = (first + torch.randint(1, len(kinds), (n,), generator=generator, device=device)) % len(kinds)
     again = torch.rand(n, generator=generator, device=device) < 0.5
     strengths = torch.rand(2, n, generator=generator, device=device).to(images)
-    images, steps = images.clone(), [[] for _ in range(n)]
+    images = images.clone()
+    steps: list[list[str]] = [[] for _ in range(n)]
     for chosen, strength in ((first, strengths[0]), (torch.where(again, second, -1), strengths[1])):
         for kind, name in enumerate(kinds):
             at = (chosen == kind).nonzero().flatten()
@@ -274,13 +277,17 @@ def _per_image(strength: float | int | Tensor, images: Tensor) -> Tensor:
     return s.expand(len(images)).view(-1, 1, 1, 1)
 
 
+def _device(generator: torch.Generator | None) -> torch.device | None:
+    """Where to draw, so that a CPU generator gives the same pixels whatever device the images are on."""
+    return None if generator is None else generator.device
+
+
 def _normal(images: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    # drawn where the generator lives, so that a CPU generator gives the same pixels on every device
-    return torch.randn(len(images), *shape, generator=generator, device=generator and generator.device).to(images)
+    return torch.randn(len(images), *shape, generator=generator, device=_device(generator)).to(images)
 
 
 def _uniform(images: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    draws = torch.rand(len(images), *shape, generator=generator, device=generator and generator.device)
+    draws = torch.rand(len(images), *shape, generator=generator, device=_device(generator))
     return 2 * draws.to(images) - 1
 
 

@@ -18,12 +18,11 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from course_lib.data import SPLITS, check_split
+from course_lib.data import LUMA, SPLITS, check_split
 from course_lib.data.bundled import BundledFile
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 FLATNESS = 0.02
-LUMA = (0.299, 0.587, 0.114)
 EXAMPLE_FOLDER = Path(__file__).parent / "lpips_example"
 
 
