@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from course_lib.data import distortions, photos
-from course_lib.data.distortions import DISTORTIONS, FAMILIES
+from course_lib.data.distortions import DISTORTIONS, FAMILIES, draws
+from course_lib.data.distortions.photometric import luma
 
 every = pytest.mark.parametrize("name", DISTORTIONS)
 WITHOUT_CHANCE = {"gaussian_blur", "bilateral_blur", "jpeg", "quantisation"}
@@ -30,12 +31,12 @@ def crops():
 
 @pytest.fixture
 def always_positive(monkeypatch):
-    monkeypatch.setattr(distortions, "_sign", lambda images, shape, generator: torch.ones(len(images), *shape))
+    monkeypatch.setattr(draws, "sign", lambda images, shape, generator: torch.ones(len(images), *shape))
 
 
 @pytest.fixture
 def always_negative(monkeypatch):
-    monkeypatch.setattr(distortions, "_sign", lambda images, shape, generator: -torch.ones(len(images), *shape))
+    monkeypatch.setattr(draws, "sign", lambda images, shape, generator: -torch.ones(len(images), *shape))
 
 
 def test_every_family_of_bapps_traditional_is_there():
@@ -107,7 +108,6 @@ def test_an_image_of_one_grey_stays_as_it_is(name):
 
 def test_photometric_distortions_change_what_they_say_and_keep_the_rest(always_negative):
     images = 0.5 + 0.1 * (torch.rand(3, 3, 16, 16, generator=seed()) - 0.5)
-    luma = distortions._luma
     assert torch.allclose(distortions.lightness(images, 0.5), images - 0.175, atol=1e-6)
     assert torch.allclose(luma(distortions.colour_shift(images, 0.9, seed())), luma(images), atol=1e-6)
     assert torch.allclose(distortions.saturation(images, 1.0), luma(images).expand_as(images), atol=1e-6)
@@ -119,8 +119,8 @@ def test_photometric_distortions_change_what_they_say_and_keep_the_rest(always_n
 def test_contrast_and_saturation_can_also_be_raised(always_positive):
     images = 0.5 + 0.1 * (torch.rand(3, 3, 16, 16, generator=seed()) - 0.5)
     assert torch.allclose(distortions.contrast(images, 1.0).std((2, 3)), 3 * images.std((2, 3)), atol=1e-5)
-    chroma = images - distortions._luma(images)
-    assert torch.allclose(distortions.saturation(images, 1.0) - distortions._luma(images), 4 * chroma, atol=1e-5)
+    chroma = images - luma(images)
+    assert torch.allclose(distortions.saturation(images, 1.0) - luma(images), 4 * chroma, atol=1e-5)
 
 
 SLOPES = {"white_noise": 0, "uniform_noise": 0, "pink_noise": -2, "blue_noise": 2}
@@ -172,7 +172,7 @@ def test_bilateral_blur_equals_its_definition_in_float64(crops):
 
 def test_shift_moves_pixels_by_up_to_an_eighth_of_the_image(monkeypatch, crops):
     right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    monkeypatch.setattr(distortions, "_direction", lambda images, generator: right.expand(len(images), -1, 1, 1))
+    monkeypatch.setattr(draws, "direction", lambda images, generator: right.expand(len(images), -1, 1, 1))
     shifted = distortions.shift(crops, 0.5)
     assert torch.allclose(shifted[..., :-4], crops[..., 4:], atol=1e-5)
     mirrored = distortions.shift(crops, 1.0)
@@ -196,7 +196,7 @@ def test_affine_and_homography_keep_straight_lines_straight_and_warp_does_not():
 
 def test_corner_shift_leaves_the_sides_away_from_the_corner(monkeypatch, always_positive, crops):
     outward = torch.tensor([1.0, 1.0]).view(1, 2, 1, 1)
-    monkeypatch.setattr(distortions, "_direction", lambda images, generator: outward.expand(len(images), -1, 1, 1))
+    monkeypatch.setattr(draws, "direction", lambda images, generator: outward.expand(len(images), -1, 1, 1))
     moved = (distortions.corner_shift(crops, 0.3) - crops).abs().mean((0, 1))
     assert moved[0].max() < 0.02 and moved[:, 0].max() < 0.02 < moved[40:, 40:].mean()
 
