@@ -3,7 +3,7 @@
 # make bench compares speed with other libraries   make lint / make clean
 PYTHON ?= python3
 LAB_ARGS ?=
-PYTEST_ARGS ?= -q --durations=10
+PYTEST_ARGS ?= --durations=10
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 SOLUTIONS := $(wildcard solutions/*.ipynb)
 EXERCISES := $(wildcard exercises/*.ipynb)
