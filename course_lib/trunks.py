@@ -4,6 +4,7 @@ Only the feature part is built, cut after the last layer that LPIPS reads; there
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,8 @@ class BlurPool(nn.Module):
     from Ghildyal and Liu, Shift-tolerant Perceptual Similarity Metric, ECCV 2022.
     """
 
+    kernel: Tensor
+
     def __init__(self):
         super().__init__()
         row = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -37,7 +40,7 @@ class BlurPool(nn.Module):
         return nn.functional.conv2d(x, self.kernel.expand(channels, -1, -1, -1), stride=2, groups=channels)
 
 
-def _conv(block: str, c_in: int, c_out: int, size: int, **options: int) -> Layers:
+def _conv(block: str, c_in: int, c_out: int, size: int, **options: Any) -> Layers:
     return [(f"conv{block}", nn.Conv2d(c_in, c_out, size, **options))]
 
 
@@ -124,6 +127,9 @@ class Trunk(nn.Module):
     Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018;
     shift-tolerant nets: Ghildyal and Liu, ECCV 2022.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, net: str = "st-alex", weights: str | None = "pretrained"):
         super().__init__()
