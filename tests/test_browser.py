@@ -119,11 +119,12 @@ def page(folder):
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(400)
 def test_slider_of_chapter_07_changes_the_printed_distance(page, lab):
     page.goto(lab)
     until(page, lambda: page.evaluate(READY), 60)
     page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells').then(ok => window.ran = ok)")
-    until(page, lambda: page.evaluate("window.ran !== undefined"), 100)
+    until(page, lambda: page.evaluate("window.ran !== undefined"), 240)
     assert page.evaluate("window.ran"), "a cell failed"
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
