@@ -21,8 +21,10 @@ def show(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int =
         size: width of one image in inches.
 
     Raises:
-        ValueError: if the numbers of titles and images differ, or an image has another shape.
+        ValueError: if there are no images, the numbers of titles and images differ, or an image has another shape.
     """
+    if not images:
+        raise ValueError("no images to show; give a list of at least one")
     if titles and len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images; give one for each, or none")
     columns = min(columns, len(images))
@@ -50,9 +52,9 @@ def draw_image(axis: plt.Axes, image: Tensor) -> None:
     if image.ndim == 4 and len(image) == 1:
         image = image[0]
     if image.ndim == 3 and image.shape[0] == 3:
-        axis.imshow(image.permute(1, 2, 0).clamp(0, 1), interpolation="nearest")
+        axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
     elif image.ndim == 2:
-        axis.imshow(image, cmap="magma", interpolation="nearest")
+        axis.imshow(image.numpy(), cmap="magma", interpolation="nearest")
     else:
         raise ValueError(f"cannot draw a tensor of shape {tuple(image.shape)}; give (3, h, w), (1, 3, h, w) or (h, w)")
     axis.set_axis_off()

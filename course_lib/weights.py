@@ -5,6 +5,7 @@ No code of those packages runs: their files are found through importlib.metadata
 
 import hashlib
 import importlib.metadata
+import pickle
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,12 +102,13 @@ def torchvision_trunk(net: str) -> dict[str, Tensor]:
     """ImageNet weights of torchvision's `net` (alex, vgg, squeeze), downloaded once into the course's cache.
 
     Raises:
-        ValueError: for an unknown net.
+        ValueError: for an unknown net, or a damaged file.
         ConnectionError: without a network; the message names what works offline.
     """
     if net not in TORCHVISION:
         raise ValueError(f"unknown torchvision trunk {net!r}; choose one of {', '.join(TORCHVISION)}")
     url, folder = TORCHVISION[net].url, cache_dir() / "torchvision"
+    file = url.rsplit("/", 1)[1]
     try:
         return torch.hub.load_state_dict_from_url(
             url, model_dir=str(folder), map_location="cpu", check_hash=True, weights_only=True
@@ -114,8 +116,10 @@ def torchvision_trunk(net: str) -> dict[str, Tensor]:
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(
             f"no ImageNet weights for {net!r}: {url} cannot be reached ({error}). "
-            f"Offline, use net='st-alex' or net='st-vgg', or put {url.rsplit('/', 1)[1]} into {folder}"
+            f"Offline, use net='st-alex' or net='st-vgg', or put {file} into {folder}"
         ) from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        raise ValueError(f"{folder / file} is damaged; delete it, and it is downloaded again") from None
 
 
 def describe() -> Iterator[tuple[str, str, str, str | None]]:
