@@ -70,6 +70,8 @@ def tagged(notebook: NotebookNode, kind: str) -> Iterator[str]:
             yield f"cell {i} prints without {CHECKED} or {IGNORED}"
         if CHECKED in found and not printed(cell):
             yield f"cell {i} is to be checked, but has no printed output"
+        if CHECKED in found and cell.source.rstrip().endswith(";"):
+            yield f"cell {i} is to be checked, but ends with ';', which nbval ignores; assign the value to _ instead"
         if CHECKED in found and LIVE.search(cell.source):
             yield f"cell {i} is to be checked, but has live output (a widget, a progress bar, clear_output)"
 

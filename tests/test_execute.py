@@ -53,6 +53,13 @@ def test_failing_cell_is_one_line_and_the_file_stays(source, says, notebook, cap
     assert path.read_bytes() == before
 
 
+def test_value_of_a_check_is_not_shown(notebook):
+    source = "from course_lib.checks import exercise\ncheck = exercise('9.9')(lambda f, random: f())\ncheck(int)"
+    path = notebook(source)
+    (output,) = execute.execute(path, timeout=60).cells[1].outputs
+    assert output.text == "✓ 9.9 <lambda>: passed\n"
+
+
 def test_missing_notebook_is_one_line(tmp_path, capsys):
     assert execute.main([str(tmp_path / "none.ipynb")]) == 1
     assert "No such file" in capsys.readouterr().err

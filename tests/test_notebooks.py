@@ -151,6 +151,7 @@ BAD = {
         lambda n: n.cells[2].update(source="interact(f, x=1)\nprint(2.5)"),
         "has live output",
     ),
+    "semicolon in a checked cell": (guards.tagged, lambda n: n.cells[2].update(source="print(2.5);"), "ends with ';'"),
     "no figure": (guards.figures_with_numbers, lambda n: n.cells[2].outputs.pop(0), "has no figure"),
     "figure without a number": (
         guards.figures_with_numbers,

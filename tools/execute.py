@@ -73,26 +73,22 @@ def execute(path: Path, timeout: int) -> NotebookNode:
     resources = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources)
     client.record_timing, client.coalesce_streams = False, True
+    started_cells: list[int] = []
+    client.on_cell_start = lambda cell, cell_index: started_cells.append(cell_index + 1)
     started = time.perf_counter()
     try:
         with PeakMemory() as peak:
             client.execute()
     except CellExecutionError as error:
         reason = f"{error.ename}: {' '.join(str(error.evalue).split())}"
-        raise RuntimeError(f"{path}, cell {_failed(notebook)}: {reason}") from None
+        raise RuntimeError(f"{path}, cell {started_cells[-1]}: {reason}") from None
     except (CellTimeoutError, DeadKernelError) as error:
         reason = f"longer than {timeout} s" if isinstance(error, CellTimeoutError) else "the kernel died"
-        raise RuntimeError(f"{path}, cell {_failed(notebook)}: {reason}") from None
+        raise RuntimeError(f"{path}, cell {started_cells[-1]}: {reason}") from None
     tidy(notebook)
     notebook.metadata.course.seconds = round(time.perf_counter() - started, 1)
     notebook.metadata.course.peak_mb = round(peak.mb)
     return notebook
-
-
-def _failed(notebook: NotebookNode) -> int:
-    """Number, from 1 and counting every cell, of the last cell that was started."""
-    started = [i for i, cell in enumerate(notebook.cells, 1) if cell.get("execution_count") or cell.get("outputs")]
-    return max(started, default=1)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ A checker is written as a plain function that raises :class:`Mistake`, usually t
         features = torch.randn(2, 5, 4, 3, generator=random)
         expect_close(attempt(features), ..., mistakes={"dim=1 is the channel axis": ...})
 
-and is used by learners as ``check.unit_channels(unit_channels)``, which prints the line and returns a bool.
+and is used by learners as ``check.unit_channels(unit_channels)``, which prints the line and is true if it passed.
 """
 
 import functools
@@ -29,8 +29,15 @@ class Mistake(Exception):
     """What a checker raises: one line that tells the learner what probably went wrong."""
 
 
-def exercise(number: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
-    """Turn a checker ``(attempt, random) -> None`` into a check ``(attempt) -> bool`` that prints one line.
+class Passed(int):
+    """True or False, but a notebook does not show it when a cell ends with it: the printed line says it all."""
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
+def exercise(number: str) -> Callable[[Callable[..., None]], Callable[..., Passed]]:
+    """Turn a checker ``(attempt, random) -> None`` into a check ``(attempt) -> Passed`` that prints one line.
 
     `random` is a torch.Generator that is seeded from the exercise's number, so a failure repeats. The global
     random state is seeded for the learner's code, too, and given back as it was.
@@ -39,11 +46,11 @@ def exercise(number: str) -> Callable[[Callable[..., None]], Callable[..., bool]
         number: as in the notebook, such as "7.2"; the checker's own name is the exercise's name.
     """
 
-    def decorate(checker: Callable[..., None]) -> Callable[..., bool]:
+    def decorate(checker: Callable[..., None]) -> Callable[..., Passed]:
         title = f"{number} {checker.__name__}"
 
         @functools.wraps(checker)
-        def check(*attempts: Any) -> bool:
+        def check(*attempts: Any) -> Passed:
             seed = zlib.crc32(title.encode())
             try:
                 with torch.random.fork_rng(devices=[]):
@@ -52,9 +59,9 @@ def exercise(number: str) -> Callable[[Callable[..., None]], Callable[..., bool]
             except Exception as error:
                 mark, verdict = _verdict(error)
                 print(f"{mark} {title}: {verdict}")
-                return False
+                return Passed(False)
             print(f"✓ {title}: passed")
-            return True
+            return Passed(True)
 
         check.number = number  # type: ignore[attr-defined]
         return check
