@@ -12,6 +12,7 @@ import io
 import json
 import platform
 import sys
+from typing import Any
 
 import numpy as np
 import PIL
@@ -64,7 +65,8 @@ def main() -> None:
     metric = LPIPS(NET)
     measured = {split: measure(split, metric) for split in SPLITS}
     tau = find_tau(*measured["train"][:2], "train")
-    arrays, agreements = {}, {}
+    arrays: dict[str, Any] = {}
+    agreements = {}
     for split, (d0, d1, _) in measured.items():
         votes = t.simulate_votes(d0, d1, tau, t.vote_generator(split))
         arrays |= {f"{split}_votes": votes.numpy(), f"{split}_d0": d0.numpy(), f"{split}_d1": d1.numpy()}
