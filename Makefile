@@ -27,6 +27,7 @@ export TORCH_HOME := $(CACHE)/torch
 export TORCHINDUCTOR_CACHE_DIR := $(CACHE)/torchinductor
 export TRITON_HOME := $(CACHE)/triton
 export SCIKIT_LEARN_DATA := $(CACHE)/scikit-learn
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
