@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,6 +41,45 @@ def doctor(
     failed = sum(finding.status == "FAIL" for finding in findings)
     if failed:
         print(f"error: {failed} of {len(findings)} checks failed", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def lpips(
+    a: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.", show_default=False)],
+    b: Annotated[Path | None, typer.Argument(help="What to compare it with.", show_default=False)] = None,
+    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Compare all pictures in folder A.")] = False,
+    net: Annotated[str, typer.Option(help="st-alex, st-vgg (offline), alex, vgg or squeeze (downloaded).")] = "st-alex",
+    output: Annotated[Path | None, typer.Option(help="Also write a .json or .csv file.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs at a time.")] = 16,
+) -> None:
+    """LPIPS distances: of two pictures, of two folders whose files share names, or of all pairs in a folder.
+
+    The two pictures of a pair must have one size. Names are matched without extensions, so x.png and x.jpg are a
+    pair; hidden files and subfolders are left out. EXIF orientation is applied, grey and palette pictures become RGB,
+    colour profiles are ignored, transparent pictures are refused.
+
+    What cannot be compared is named on stderr, and the rest is compared; the exit code is then 1.
+
+    \b
+    Example, in the folder of the course:
+    python -m course_lib lpips course_lib/data/lpips_example/ex_ref.png course_lib/data/lpips_example/ex_p0.png
+    """  # noqa: D301
+    from course_lib.comparison import compare
+
+    if output and output.suffix not in (".json", ".csv"):
+        raise ValueError(f"{output} ends in neither .json nor .csv; rename it")
+    comparison = compare(a, b, all_pairs=all_pairs, net=net, batch_size=batch_size)
+    print(f"LPIPS, net {net}: {comparison.weights}", file=sys.stderr)
+    if comparison.results:
+        print(comparison.table().to_string(index=False, float_format="{:.4f}".format))
+        if output:
+            comparison.write(output)
+    for problem in comparison.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if comparison.problems or not comparison.results:
+        counts = f"{len(comparison.results)} pairs compared, {len(comparison.problems)} problems"
+        print(f"error: {counts}", file=sys.stderr)
         raise typer.Exit(1)
 
 
