@@ -23,11 +23,12 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class PeakMemory:
-    """Samples, while the ``with`` block runs, the memory of this process's descendants; `mb` is the largest sum."""
+    """Samples, in a ``with`` block, the memory of the processes that are started in it; `mb` is the largest sum."""
 
     mb = 0.0
 
     def __enter__(self) -> "PeakMemory":
+        self._others = set(psutil.Process().children(recursive=True))
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -40,9 +41,11 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self._done.wait(0.05):
             total = 0
-            for process in psutil.Process().children(recursive=True):
+            for process in set(psutil.Process().children(recursive=True)) - self._others:
                 try:
-                    total += process.memory_info().rss
+                    # right after the fork a child still shows the memory of this process
+                    if time.time() - process.create_time() > 0.3:
+                        total += process.memory_info().rss
                 except psutil.Error:  # it ended between the two calls
                     continue
             self.mb = max(self.mb, total / 2**20)
