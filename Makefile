@@ -22,6 +22,7 @@ export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter/runtime
 export JUPYTERLAB_SETTINGS_DIR := $(CACHE)/jupyter/settings
 export JUPYTERLAB_WORKSPACES_DIR := $(CACHE)/jupyter/workspaces
 export IPYTHONDIR := $(CACHE)/ipython
+export npm_config_cache := $(CACHE)/npm
 export MPLCONFIGDIR := $(CACHE)/matplotlib
 export TORCH_HOME := $(CACHE)/torch
 export TORCHINDUCTOR_CACHE_DIR := $(CACHE)/torchinductor
@@ -42,7 +43,8 @@ $(shell cd / && "$(VENV)" -c '$(IMPORTS_THIS)' "$(CURDIR)" 2>/dev/null || rm -f 
 lab: .venv/.installed
 	"$(VENV)" -m course_lib doctor || echo "JupyterLab opens all the same; what failed above may be needed later."
 	"$(VENV)" -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) notebooks/00_start_here.ipynb
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 test: lint
 	"$(VENV)" -m pytest $(PYTEST_ARGS) --basetemp=.cache/pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg \
