@@ -30,7 +30,7 @@ def test_disagreement_is_an_error(monkeypatch):
 
     monkeypatch.setattr(bench_lpips, "work", too_large)
     with pytest.raises(ValueError, match=r"course fp32 differs from lpips by 0\.01"):
-        bench_lpips.measure_speed("alex", 1, 32, "forward", (1, 1))
+        bench_lpips.measure_speed("alex", 1, 32, "forward", 1)
 
 
 def test_memory_of_more_images_is_larger():
