@@ -63,6 +63,7 @@ notebooks: .venv/.installed-test
 	"$(VENV)" tools/readme_table.py
 
 bench: .venv/.installed-test
+	"$(VENV)" tests/benchmarks/bench_precision.py
 	"$(VENV)" tests/benchmarks/bench_lpips.py
 
 clean:

@@ -2,7 +2,8 @@
 
     d(x, y) = sum over layers l of  mean over positions of  sum_c w_lc (u_lc(x) - u_lc(y))^2,   u = f / |f|
 
-Source: Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018, equation (1). Shift-tolerant nets: Ghildyal and Liu, ECCV 2022.
+Source: Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018, equation (1), whose w is the root of this w.
+Shift-tolerant nets: Ghildyal and Liu, ECCV 2022.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,12 @@ EPS = 1e-10  # added to a feature vector's length before dividing, as in the aut
 
 
 def unit_channels(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Scale the channel vector at every position to length 1; a zero vector stays zero, with a zero gradient."""
+    """Scale the channel vector at every position to length 1; a zero vector stays zero, its gradient finite."""
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + EPS)
+
+
+def _at_least_fp32(features: Tensor) -> Tensor:
+    return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 class LPIPSNetwork(nn.Module):
@@ -53,7 +58,7 @@ class LPIPSNetwork(nn.Module):
         """Yield, per layer, the weighted squared differences between x and each of `others`, (n, 1, h', w')."""
         streams = [self.trunk.stream(images) for images in (x, *others)]
         for head, *features in zip(self.heads, *streams, strict=True):
-            first, *rest = [unit_channels(f.float()) for f in features]
+            first, *rest = [unit_channels(_at_least_fp32(f)) for f in features]
             weight = head.view(1, -1, 1, 1)
             yield [nn.functional.conv2d((first - other).square(), weight) for other in rest]
 
@@ -63,7 +68,7 @@ class LPIPSNetwork(nn.Module):
         for features, head in zip(self.trunk.stream(x), self.heads, strict=True):
             positions = features.shape[-2] * features.shape[-1]
             scale = (head / positions).sqrt().view(1, -1, 1, 1)
-            parts.append((unit_channels(features.float()) * scale).flatten(1))
+            parts.append((unit_channels(_at_least_fp32(features)) * scale).flatten(1))
         return torch.cat(parts, 1)
 
 
@@ -71,12 +76,15 @@ class LPIPS(nn.Module):
     """LPIPS distance between images in [0, 1]; 0 for equal images, larger for images that look less alike.
 
     Args:
-        net: "st-alex" (default), "st-vgg": shift-tolerant, complete offline; "alex", "vgg", "squeeze": the original.
+        net: "st-alex" (default), "st-vgg": shift-tolerant, trunk and heads trained on BAPPS, complete offline;
+            "alex", "vgg", "squeeze": the original, ImageNet trunk and heads fitted to BAPPS.
         weights: "pretrained", or None for a random trunk under the calibrated heads.
         calibrated: False weighs all channels 1, as the paper's uncalibrated variant does.
         spatial: return a map (n, 1, h, w) instead of one number per pair.
         version: heads of "alex", "vgg", "squeeze": "0.1", or "0.0", which lacks the input normalisation.
-        precision: "fp32", or "bf16" for a trunk in bfloat16, faster where the CPU or GPU has it (see the benchmark).
+        precision: "fp32", or "bf16" for a trunk in bfloat16, faster where the processor has it (see the benchmark).
+            Of distances above 0.05, 95 % came out within 1.3 % of fp32, the worst within 4 %, gradients within 30 %:
+            score with it, do not optimise.
 
     Raises:
         ValueError: for an unknown net, weights, version or precision.

@@ -15,7 +15,7 @@ def show(images: Sequence[Tensor], titles: Sequence[str] = (), *, columns: int =
     """Show images side by side, pixels as they are (no smoothing).
 
     Args:
-        images: each (3, h, w) or (1, 3, h, w) in [0, 1], or (h, w) for a map, drawn in its own grey scale.
+        images: each (3, h, w) or (1, 3, h, w) in [0, 1], or (h, w) for a map, drawn in its own colour scale.
         titles: one above each image.
         columns: images per row.
         size: width of one image in inches.

@@ -8,8 +8,8 @@ import torch
 from course_lib.data import photos
 from course_lib.data.distortions import DISTORTIONS
 from course_lib.lpips import LPIPS, load_heads
-from course_lib.paths import repo_root
 from course_lib.start_here import LEDGER
+from tests.benchmarks import bench_published
 
 
 def measured(words: str) -> str:
@@ -37,16 +37,31 @@ def test_ledger_quotes_one_pair_at_two_sizes_right(metric):
     assert "reads {:.2f} at 64 x 64 and {:.2f} at 256 x 256".format(*values) in measured("fixed ranges")
 
 
-def test_ledger_quotes_a_shift_by_one_pixel_right(metric):
-    wide = photos.crops("test", 32, size=80, seed=3).images.float() / 255
-    base, shifted = wide[:, :, 8:72, 8:72], wide[:, :, 8:72, 9:73]
-    size = (base - shifted).square().mean((1, 2, 3), keepdim=True).sqrt()
-    noisy = (base + size * torch.randn(base.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    by_shift, by_noise = metric(base, shifted).mean().item(), metric(base, noisy).mean().item()
-    results = json.loads((repo_root() / "tests/benchmarks/shift_tolerance.json").read_text())["mean_lpips"]
-    assert results["st-alex"][1] == pytest.approx(by_shift, rel=1e-2)
-    said = measured("pixel shifts")
-    assert f"({by_shift:.3f} and {by_noise:.2f})" in said and f"one pixel costs {results['alex'][1]:.3f}" in said
+@pytest.fixture(scope="module")
+def published():
+    return json.loads(bench_published.RESULT.read_text())
+
+
+def test_published_results_are_those_that_the_command_measures(metric, published):
+    again, stored = bench_published.measure(metric), published["st-alex"]
+    assert again["shift"] == pytest.approx(stored["shift"], rel=1e-2)
+    assert again["noise"] == pytest.approx(stored["noise"], rel=1e-2)
+    for kind, shares in again["layer_shares"].items():
+        assert shares == pytest.approx(stored["layer_shares"][kind], abs=0.01)
+
+
+def test_ledger_quotes_a_shift_by_one_pixel_right(published):
+    quoted = [(published[net]["shift"][1], published[net]["noise"]) for net in ("st-alex", "alex")]
+    (a, b), (c, d) = quoted
+    assert f"{a:.3f} and noise of no more MSE {b:.2f} (st-alex), {c:.3f} and {d:.2f} (published" in measured(
+        "pixel shifts"
+    )
+
+
+def test_ledger_names_the_layers_that_see_a_blur_right(published):
+    blur = [published[net]["layer_shares"]["gaussian_blur"] for net in ("st-alex", "alex")]
+    last, second = (shares.index(max(shares)) + 1 for shares in blur)
+    assert f"layer {last} (st-alex) or in layer {second} (published" in measured("Early layers")
 
 
 def test_ledger_counts_the_broken_triangles_right(metric):
@@ -54,5 +69,5 @@ def test_ledger_counts_the_broken_triangles_right(metric):
     step, far = (DISTORTIONS["gaussian_blur"](crops, strength) for strength in (0.25, 0.5))
     a, b, direct = metric(crops, step), metric(step, far), metric(crops, far)
     broken = int((direct > a + b).sum())
-    assert f"fails for {broken} of 16 photographs" in measured("L2 distance")
+    assert f"fails for {broken} of 16 crops" in measured("L2 distance")
     assert (direct.sqrt() <= a.sqrt() + b.sqrt() + 1e-6).all()

@@ -275,6 +275,13 @@ def test_bf16_is_within_one_percent_on_most_distorted_photographs_and_four_on_al
     assert (approximate - exact).abs().sum() < 0.005 * exact.sum()
 
 
+def test_double_precision_goes_all_the_way():
+    x, y = torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)
+    exact = LPIPS("st-alex").double()(x, y)
+    assert exact.dtype == torch.float64
+    assert exact.item() == pytest.approx(metric("st-alex")(x.float(), y.float()).item(), rel=1e-5)
+
+
 # Clear refusals
 
 

@@ -45,6 +45,11 @@ LEDGER = (
         "LPIPS Q7", "07", "section 1 and check yourself",
         "1,152, 1,472 and 2,240 weights", "wrong",
     ),
+    Claim(
+        "Early layers see textures and edges, late layers content.", "LPIPS Q6", "07", "section 2",
+        "as far as LPIPS weighs them: a blur is seen mostly in layer 5 (st-alex) or in layer 2 (published AlexNet)",
+        "half true",
+    ),
     Claim("LPIPS is trained on JND data.", "LPIPS Q8", "08", "What the training data is"),
     Claim(
         "1 - LPIPS is a quality score.", "LPIPS Q10", "07", "section 6",
@@ -61,12 +66,12 @@ LEDGER = (
     ),
     Claim(
         "LPIPS is less sensitive to imperceptible pixel shifts.", "LPIPS Q11", "07", "section 4",
-        "beside noise of no more MSE, yes (0.005 and 0.20); but without anti-aliasing one pixel costs 0.018",
-        "half true",
+        "one pixel costs 0.005 and noise of no more MSE 0.20 (st-alex), 0.018 and 0.13 (published AlexNet)",
+        "true",
     ),
     Claim(
         "LPIPS computes an L2 distance.", "LPIPS Q5", "07", "section 5",
-        "its square: the triangle inequality fails for 15 of 16 photographs, and holds for the root", "half true",
+        "its square: the triangle inequality fails for 15 of 16 crops, and holds for the root", "half true",
     ),
     Claim(
         "The variance of q(z|x) is the aleatoric uncertainty.",
