@@ -177,8 +177,10 @@ class Trunk(nn.Module):
         here, so that this can be compiled and exported; the public wrappers check.
 
         Raises:
-            ValueError: for a layer that the net does not have.
+            ValueError: for a layer that the net does not have, or a text instead of a tuple.
         """
+        if isinstance(layers, str):
+            raise ValueError(f"layers is the text {layers!r}; give a tuple: ({layers!r},)")
         wanted = set(self.taps if layers is None else layers)
         if unknown := wanted - set(self.layer_names):
             raise ValueError(f"{self.net!r} has no layer {sorted(unknown)}; it has {', '.join(self.layer_names)}")

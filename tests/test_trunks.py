@@ -71,6 +71,11 @@ def test_unknown_layer_is_refused_with_the_known_ones():
         Trunk("squeeze", weights=None)(torch.rand(1, 3, 32, 32), ("relu1", "relu9"))
 
 
+def test_layer_name_that_is_no_tuple_is_refused_with_the_tuple(unchecked):
+    with pytest.raises(ValueError, match=r"layers is the text 'conv2'; give a tuple: \('conv2',\)"):
+        Trunk("st-alex", weights=None)(torch.rand(1, 3, 32, 32), "conv2")
+
+
 def test_torchvision_state_dict_is_loaded_and_its_classifier_ignored():
     model = torchvision.models.squeezenet1_1(weights=None)
     trunk = Trunk("squeeze", weights=None)
