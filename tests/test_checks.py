@@ -95,6 +95,15 @@ def test_error_in_the_learners_code_is_told_with_its_line(capsys):
     assert line.endswith(f"(line {answer.__code__.co_firstlineno + 2} of your cell)")
 
 
+def test_untouched_helper_of_an_attempt_is_named(capsys):
+    def helper(x):
+        raise NotImplementedError
+
+    answers = (lambda x: helper(x), lambda x: sum(helper(row) for row in x))
+    for answer in answers:
+        assert line_of(capsys, doubled, answer) == (False, "○ 9.9 doubled: needs `helper`, which is still a stub")
+
+
 def test_missing_feature_of_pytorch_is_not_taken_for_an_untouched_stub(capsys):
     def answer(x):
         raise NotImplementedError("'mul' not implemented for 'Byte'")

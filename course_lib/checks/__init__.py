@@ -83,7 +83,7 @@ def expect_close(
         actual: what the learner's function returned.
         expected: a tensor or a number.
         mistakes: message -> the value that this mistake leads to, the likeliest first. A value may also be
-            a function of `actual` that returns a bool.
+            a function of `actual` that returns a bool, or a list of values.
         atol: absolute tolerance.
         rtol: relative tolerance.
     """
@@ -101,7 +101,7 @@ def expect_close(
     if is_close(expected):
         return
     for message, wrong in (mistakes or {}).items():
-        if wrong(actual) if callable(wrong) else is_close(wrong):
+        if wrong(actual) if callable(wrong) else any(map(is_close, wrong if isinstance(wrong, list) else [wrong])):
             raise Mistake(message)
     actual, expected = torch.as_tensor(actual).detach(), torch.as_tensor(expected)
     expect_shape(actual, tuple(expected.shape))
@@ -127,13 +127,16 @@ def _verdict(error: Exception) -> tuple[str, str]:
     if isinstance(error, Mistake):
         return "✗", str(error)
     # PyTorch raises NotImplementedError as well, with a message, for instance for bytes where it wants floats
-    if isinstance(error, NotImplementedError) and not error.args:
-        return "○", "not attempted"
+    stub = isinstance(error, NotImplementedError) and not error.args
     theirs = [
-        frame.lineno
+        frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not any(part in frame.filename for part in _NOT_THE_LEARNERS)
     ]
-    where = f" (line {theirs[-1]} of your cell)" if theirs else ""
+    if stub and len(theirs) > 1 and not theirs[-1].name.startswith("<"):
+        return "○", f"needs `{theirs[-1].name}`, which is still a stub"
+    if stub:
+        return "○", "not attempted"
+    where = f" (line {theirs[-1].lineno} of your cell)" if theirs else ""
     message = " ".join(str(error).split())
     return "✗", f"{type(error).__name__}: {message[:200]}{where}"
