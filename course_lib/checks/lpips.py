@@ -23,6 +23,11 @@ def scale_input(attempt: Callable, random: torch.Generator) -> None:
         attempt(images.clone()),
         (images - mean) / std,
         {
+            "red and blue are swapped; the channels are R, G, B": (images - mean.flip(1)) / std.flip(1),
+            "you divided by the variances; divide by the deviations, without a square": (images - mean) / std.square(),
+            "you scaled to [-1, 1] first; the means and deviations are for images in [0, 1]": (
+                (2 * images - 1 - mean) / std
+            ),
             "these are [-1, 1], as LPIPS 0.0 fed them by mistake; use the ImageNet means and deviations": 2 * images
             - 1,
             "you subtracted the means, but did not divide by the deviations": images - mean,
@@ -96,6 +101,9 @@ def layer_distance(attempt: Callable, random: torch.Generator) -> None:
         {
             "you compared the raw features; scale both to unit channels first": (
                 (w * (fx - fy).square()).sum(1).mean((1, 2))
+            ),
+            "you scaled the difference; scale each feature map to unit channels, *then* subtract": (
+                (w * _unit(fx - fy).square()).sum(1).mean((1, 2))
             ),
             "you forgot the head: weigh every channel's squared difference": squared.sum(1).mean((1, 2)),
             "the weights got squared; weigh *after* squaring the difference": (w * w * squared).sum(1).mean((1, 2)),
@@ -192,6 +200,9 @@ def embed(attempt: Callable, random: torch.Generator) -> None:
             "divide by the *root* of the number of positions; the square makes it a mean": _layers(
                 x, y, lambda w, squared: (w * squared).sum((1, 2, 3)) / squared[0, 0].numel() ** 2
             ).sum(1),
+            "take the *root* of the head over the positions: squaring the difference squares the scale": _layers(
+                x, y, lambda w, squared: (w.square() * squared).sum((1, 2, 3)) / squared[0, 0].numel() ** 2
+            ).sum(1),
             "the features are not scaled to unit channels": sum(raw),
             "average pooling loses where things are; keep every position": lambda found: first.shape[1] == 1152,
             "this is one layer only; concatenate them all": lambda found: any(
@@ -218,6 +229,7 @@ def agreement(attempt: Callable, random: torch.Generator) -> None:
     d0, d1 = distance(ref, p0), distance(ref, p1)
     calls = 0
     agrees = torch.where(d1 < d0, judge, 1 - judge)
+    to_p1 = torch.where(d1 <= d0, judge, 1 - judge)
     scores = torch.where(d0 == d1, 0.5, agrees)
     expected = scores.mean()
     actual = attempt(distance, ref.clone(), p0.clone(), p1.clone(), judge.clone())
@@ -231,7 +243,14 @@ def agreement(attempt: Callable, random: torch.Generator) -> None:
         {
             "reversed: judge is the share of votes for p1, and d1 < d0 means that the metric prefers p1": 1 - expected,
             "ties went to p0; a metric that cannot decide scores 0.5": agrees.mean(),
-            "ties went to p1; a metric that cannot decide scores 0.5": torch.where(d1 <= d0, judge, 1 - judge).mean(),
+            "ties went to p1; a metric that cannot decide scores 0.5": to_p1.mean(),
+            "reversed, and ties went to one side: d1 < d0 means that the metric prefers p1, and ties score 0.5": [
+                1 - agrees.mean(),
+                1 - to_p1.mean(),
+            ],
+            "that is agreement with the majority, with ties on one side; average the votes that agree, ties 0.5": [
+                (decision == (judge > 0.5)).float().mean() for decision in (d1 < d0, d1 <= d0)
+            ],
             "that is agreement with the majority; average the share of votes that agree": torch.where(
                 d0 == d1, 0.5, ((d1 < d0) == (judge > 0.5)).float()
             ).mean(),
@@ -254,6 +273,8 @@ def shift_curve(attempt: Callable, random: torch.Generator) -> None:
     wide = torch.rand(3, 3, size, size + most, generator=random).cumsum(3) / 10
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
+        if x.shape[2] != y.shape[2]:
+            raise Mistake("you cut rows; the shift is along the columns, the last axis: wide[..., k : k + width]")
         if x.shape != y.shape:
             raise Mistake(f"the windows differ in shape: {tuple(x.shape)} and {tuple(y.shape)}; cut both {size} wide")
         return (x - y).square().mean((1, 2, 3))
@@ -275,6 +296,12 @@ def shift_curve(attempt: Callable, random: torch.Generator) -> None:
             "you rolled the whole picture; the windows are its columns 0 to w - most, cut without wrapping": curve(
                 [(wide, wide.roll(-k, 3)) for k in range(most + 1)]
             ),
+            "you rolled the rows; the shift is along the columns, the last axis": curve(
+                [(window, window.roll(k, 2)) for k in range(most + 1)]
+            ),
+            "your windows get narrower as the shift grows; every window is wide.shape[3] - most columns wide": [
+                curve([(a[..., : a.shape[3] - k], a[..., k:]) for k in range(most + 1)]) for a in (wide, window)
+            ],
             "you compared neighbours, k - 1 with k; compare every window with the first": curve(
                 [(windows[max(k - 1, 0)], windows[k]) for k in range(most + 1)]
             ),
@@ -302,8 +329,10 @@ def fooled(attempt: Callable, random: torch.Generator) -> None:
             raise Mistake(f"both images have to be tensors of the photograph's shape {tuple(photo.shape)}")
         if image.isnan().any() or image.min() < 0 or image.max() > 1:
             raise Mistake("an image leaves [0, 1]; clamp it before you return it")
-        if torch.equal(image, photo):
-            raise Mistake("one of your images is the photograph itself; change both")
+        if (image - photo).square().mean() < 1e-4:
+            raise Mistake(
+                "one of your images is the photograph, or nearly so; change both, to an MSE of 0.0001 or more"
+            )
     theirs, yours = (_st_alex()(photo, image.detach()).item() for image in pair)
     if yours < theirs:
         raise Mistake(

@@ -49,6 +49,21 @@ def divides_by_255(images):
     return (images / 255 - MEAN) / STD
 
 
+@wrong(check.scale_input, "red and blue")
+def swaps_red_and_blue(images):
+    return (images - MEAN.flip(1)) / STD.flip(1)
+
+
+@wrong(check.scale_input, "variances")
+def divides_by_the_variance(images):
+    return (images - MEAN) / STD**2
+
+
+@wrong(check.scale_input, "[-1, 1] first")
+def scales_to_minus_one_first(images):
+    return (2 * images - 1 - MEAN) / STD
+
+
 @wrong(check.unit_channels, "over space, not channels")
 def over_space(features):
     return torch.nn.functional.normalize(features.flatten(2), dim=2).view_as(features)
@@ -110,6 +125,11 @@ def column(head):
 @wrong(check.layer_distance, "raw features")
 def forgets_unit(fx, fy, head):
     return (column(head) * (fx - fy).square()).sum(1).mean((1, 2))
+
+
+@wrong(check.layer_distance, "*then* subtract")
+def scales_the_difference(fx, fy, head):
+    return (column(head) * unit(fx - fy).square()).sum(1).mean((1, 2))
 
 
 @wrong(check.layer_distance, "forgot the head")
@@ -234,6 +254,11 @@ def scales_by_the_head(x, trunk, heads):
     return points(x, trunk, heads, lambda w, positions: w / positions**0.5)
 
 
+@wrong(check.embed, "*root* of the head over the positions")
+def takes_no_root(x, trunk, heads):
+    return points(x, trunk, heads, lambda w, positions: w / positions)
+
+
 @wrong(check.embed, "heads are missing")
 def embeds_without_heads(x, trunk, heads):
     return points(x, trunk, heads, lambda w, positions: positions**-0.5)
@@ -281,7 +306,17 @@ def decide(d0, d1, judge, tie):
     return torch.where(d0 == d1, tie, torch.where(d1 < d0, judge, 1 - judge))
 
 
-@wrong(check.agreement, "reversed")
+@wrong(check.agreement, "reversed, and ties")
+def prefers_the_farther_without_ties(distance, ref, p0, p1, judge):
+    return torch.where(distance(ref, p0) < distance(ref, p1), judge, 1 - judge).mean()
+
+
+@wrong(check.agreement, "with ties on one side")
+def scores_the_majority_without_ties(distance, ref, p0, p1, judge):
+    return ((distance(ref, p1) < distance(ref, p0)) == (judge > 0.5)).float().mean()
+
+
+@wrong(check.agreement, "reversed: judge")
 def prefers_the_farther(distance, ref, p0, p1, judge):
     return decide(distance(ref, p1), distance(ref, p0), judge, 0.5).mean()
 
@@ -344,6 +379,23 @@ def rolls_left(distance, wide, most):
 @wrong(check.shift_curve, "rolled the whole picture")
 def rolls_everything(distance, wide, most):
     return curve(distance, [(wide, wide.roll(-k, 3)) for k in range(most + 1)])
+
+
+@wrong(check.shift_curve, "rolled the rows")
+def rolls_rows(distance, wide, most):
+    window = windows(wide, most)[0]
+    return curve(distance, [(window, window.roll(-k, 2)) for k in range(most + 1)])
+
+
+@wrong(check.shift_curve, "you cut rows")
+def cuts_rows(distance, wide, most):
+    window = windows(wide, most)[0]
+    return curve(distance, [(window, window[:, :, k:]) for k in range(most + 1)])
+
+
+@wrong(check.shift_curve, "get narrower")
+def compares_what_overlaps(distance, wide, most):
+    return curve(distance, [(wide[..., : wide.shape[3] - k], wide[..., k:]) for k in range(most + 1)])
 
 
 @wrong(check.shift_curve, "neighbours")
@@ -412,9 +464,9 @@ def forgets_to_clamp(photo):
     return photo + 0.5, photo - 0.5
 
 
-@wrong(check.fooled, "photograph itself")
-def keeps_the_photograph(photo):
-    return photo, noisy(photo, 0.1)
+@wrong(check.fooled, "or nearly so")
+def hardly_changes_it(photo):
+    return photo * 0.9999, photo * 0.9
 
 
 @wrong(check.fooled, "LPIPS agrees")

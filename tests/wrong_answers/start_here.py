@@ -91,6 +91,11 @@ def root_mean_square(images, changed):
     return (changed - images).flatten(1).square().mean(1).sqrt()
 
 
+@wrong(check.perturbation_size, "*mean* of the squares")
+def mean_square(images, changed):
+    return (changed - images).flatten(1).square().mean(1)
+
+
 @wrong(check.perturbation_size, "L1 norm")
 def l1(images, changed):
     return (changed - images).flatten(1).abs().sum(1)
@@ -114,6 +119,11 @@ def sums_channels_only(images, changed):
 @wrong(check.judge, "fraction for p0")
 def counts_p0(votes):
     return (votes == 0).float().mean(1)
+
+
+@wrong(check.judge, ".float() before the mean")
+def forgets_float(votes):
+    return votes.mean(1)
 
 
 @wrong(check.judge, "majority")
@@ -141,7 +151,12 @@ def prefers_the_farther(d0, d1, votes):
     return torch.where(d0 < d1, votes, torch.where(d0 > d1, 1 - votes, 0.5))
 
 
-@wrong(check.score, "coin toss")
+@wrong(check.score, "reversed, and ties")
+def prefers_the_farther_without_ties(d0, d1, votes):
+    return torch.where(d0 < d1, votes, 1 - votes)
+
+
+@wrong(check.score, "a tie is a coin toss")
 def gives_ties_to_p1(d0, d1, votes):
     return torch.where(d0 < d1, 1 - votes, votes)
 
@@ -155,6 +170,11 @@ def gives_ties_to_p0(d0, d1, votes):
 def scores_the_majority(d0, d1, votes):
     agrees = ((d1 < d0) == (votes > 0.5)).float()
     return torch.where(d0 == d1, 0.5, agrees)
+
+
+@wrong(check.score, "and 0.5 for a tie")
+def scores_the_majority_without_ties(d0, d1, votes):
+    return ((d1 < d0) == (votes > 0.5)).float()
 
 
 @wrong(check.score, "one score per triplet")
@@ -226,7 +246,7 @@ def smaller_images(photo):
 
 @wrong(check.my_pair, "leaves [0, 1]")
 def forgets_to_clamp(photo):
-    return photo + 0.7, photo - 0.7
+    return photo + 0.1, photo - 0.1
 
 
 @wrong(check.my_pair, "photograph itself")
@@ -241,7 +261,7 @@ def unequal(photo):
 
 @wrong(check.my_pair, "choose one between")
 def invisible(photo):
-    return photo * 0.999, photo * 1.001
+    return photo * 0.999, photo * 0.999
 
 
 @wrong(check.my_pair, "nearly the same")
