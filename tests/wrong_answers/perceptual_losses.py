@@ -1,540 +1,331 @@
 """Wrong answers to chapter 06's exercises."""
 
-import math
-
 import torch
+import torch.nn.functional as F
 
 from course_lib.checks import perceptual_losses as check
 from tests.wrong_answers import wrong
 
 
-def error(x, y):
+def errors(x, y):
     return (x - y).square().mean((1, 2, 3))
 
 
-@wrong(check.psnr, "sign is reversed")
-def forgets_the_minus(x, y):
-    return 10 * error(x, y).log10()
+@wrong(check.psnr, "sign is wrong")
+def positive_logarithm(x, y):
+    return 10 * errors(x, y).log10()
 
 
 @wrong(check.psnr, "natural logarithm")
-def takes_the_natural_logarithm(x, y):
-    return -10 * error(x, y).log()
+def natural_logarithm(x, y):
+    return -10 * errors(x, y).log()
 
 
-@wrong(check.psnr, "belongs to the *root*")
-def twenty(x, y):
-    return -20 * error(x, y).log10()
+@wrong(check.psnr, "multiply by 10")
+def in_bels(x, y):
+    return -errors(x, y).log10()
 
 
-@wrong(check.psnr, "bels")
-def forgets_the_ten(x, y):
-    return -error(x, y).log10()
+@wrong(check.psnr, "*root* of the MSE")
+def twenty_times(x, y):
+    return -20 * errors(x, y).log10()
 
 
-@wrong(check.psnr, "peak is 255")
-def peak_of_bytes(x, y):
-    return 10 * (255**2 / error(x, y)).log10()
-
-
-@wrong(check.psnr, "over the whole batch")
-def one_error(x, y):
+@wrong(check.psnr, "every image has its own PSNR")
+def of_the_whole_batch(x, y):
     return -10 * (x - y).square().mean().log10()
 
 
-@wrong(check.psnr, "mean PSNR")
-def averages_psnr(x, y):
-    return -10 * error(x, y).log10().mean()
+@wrong(check.psnr, "not 255")
+def peak_of_bytes(x, y):
+    return 10 * (255**2 / errors(x, y)).log10()
 
 
-@wrong(check.psnr, "this is the MSE")
-def stops_at_the_mse(x, y):
-    return error(x, y)
+@wrong(check.psnr, "you averaged the decibels")
+def mean_of_decibels(x, y):
+    return (-10 * errors(x, y).log10()).mean()
 
 
-@wrong(check.psnr, "summed the squared errors")
-def sums_errors(x, y):
-    return -10 * (x - y).square().sum((1, 2, 3)).log10()
-
-
-@wrong(check.psnr, "infinite PSNR")
-def adds_epsilon(x, y):
-    return -10 * (error(x, y) + 1e-10).log10()
-
-
-@wrong(check.psnr, "did you forget `return`")
-def returns_no_psnr(x, y):
-    error(x, y)
-
-
-def distances(size, middle=None):
-    offset = torch.arange(size) - (size // 2 if middle is None else middle)
-    return offset[:, None] ** 2 + offset[None] ** 2
-
-
-def unit(weights):
-    return weights / weights.sum()
+def bell(size, scale, centre=None):
+    offsets = torch.arange(size) - (size // 2 if centre is None else centre)
+    row = torch.exp(-(offsets**2) / scale)
+    return torch.outer(row, row)
 
 
 @wrong(check.gaussian_window, "do not sum to 1")
 def forgets_to_normalise(size, sigma):
-    return torch.exp(-distances(size) / (2 * sigma**2))
+    return bell(size, 2 * sigma**2)
 
 
-@wrong(check.gaussian_window, "divided by its own sum")
-def density(size, sigma):
-    return torch.exp(-distances(size) / (2 * sigma**2)) / (2 * math.pi * sigma**2)
+@wrong(check.gaussian_window, "one row")
+def only_a_row(size, sigma):
+    row = torch.exp(-((torch.arange(size) - size // 2) ** 2) / (2 * sigma**2))
+    return row / row.sum()
+
+
+@wrong(check.gaussian_window, "2 sigma^2")
+def forgets_the_two(size, sigma):
+    window = bell(size, sigma**2)
+    return window / window.sum()
+
+
+@wrong(check.gaussian_window, "not squared")
+def forgets_the_square(size, sigma):
+    window = bell(size, 2 * sigma)
+    return window / window.sum()
+
+
+@wrong(check.gaussian_window, "not centred")
+def starts_at_zero(size, sigma):
+    window = bell(size, 2 * sigma**2, centre=0)
+    return window / window.sum()
 
 
 @wrong(check.gaussian_window, "every row sums to 1")
-def softmax_of_rows(size, sigma):
-    return torch.softmax(-distances(size) / (2 * sigma**2), 1)
+def normalises_rows(size, sigma):
+    window = bell(size, 2 * sigma**2)
+    return window / window.sum(1, keepdim=True)
 
 
-@wrong(check.gaussian_window, "square sigma")
-def forgets_to_square_sigma(size, sigma):
-    return unit(torch.exp(-distances(size) / (2 * sigma)))
+def similarity(x, y, window, c1=0.01**2, c2=0.03**2, padding=0, minus=1.0, terms=torch.mul):
+    """SSIM that can be made wrong in several ways."""
+    kernel = window.expand(3, 1, *window.shape)
+    mx, my, xx, yy, xy = (F.conv2d(i, kernel, groups=3, padding=padding) for i in (x, y, x * x, y * y, x * y))
+    luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
+    contrast = (2 * (xy - minus * mx * my) + c2) / (xx - minus * mx**2 + yy - minus * my**2 + c2)
+    return terms(luminance, contrast).mean((1, 2, 3))
 
 
-@wrong(check.gaussian_window, "2 is missing")
-def forgets_the_two(size, sigma):
-    return unit(torch.exp(-distances(size) / sigma**2))
+@wrong(check.ssim, "*minus* the square of the mean")
+def forgets_the_means(x, y, window):
+    return similarity(x, y, window, minus=0.0)
 
 
-@wrong(check.gaussian_window, "square the distance")
-def falls_off_exponentially(size, sigma):
-    return unit(torch.exp(-distances(size).sqrt() / (2 * sigma**2)))
+@wrong(check.ssim, "have to be squared")
+def forgets_to_square_the_constants(x, y, window):
+    return similarity(x, y, window, 0.01, 0.03)
 
 
-@wrong(check.gaussian_window, "half a pixel off")
-def off_centre(size, sigma):
-    return unit(torch.exp(-distances(size, size / 2) / (2 * sigma**2)))
+@wrong(check.ssim, "range of 255")
+def constants_for_bytes(x, y, window):
+    return similarity(x, y, window, (0.01 * 255) ** 2, (0.03 * 255) ** 2)
 
 
-@wrong(check.gaussian_window, "in a corner")
-def not_centred(size, sigma):
-    return unit(torch.exp(-distances(size, 0) / (2 * sigma**2)))
+@wrong(check.ssim, "swapped the constants")
+def swaps_the_constants(x, y, window):
+    return similarity(x, y, window, 0.03**2, 0.01**2)
 
 
-@wrong(check.gaussian_window, "this is one row")
-def only_a_row(size, sigma):
-    return unit(torch.exp(-((torch.arange(size) - size // 2) ** 2) / (2 * sigma**2)))
+@wrong(check.ssim, "luminance term is missing")
+def contrast_only(x, y, window):
+    return similarity(x, y, window, terms=lambda luminance, contrast: contrast)
 
 
-@wrong(check.gaussian_window, "returns a list")
-def list_of_rows(size, sigma):
-    return unit(torch.exp(-distances(size) / (2 * sigma**2))).tolist()
+@wrong(check.ssim, "contrast-structure term is missing")
+def luminance_only(x, y, window):
+    return similarity(x, y, window, terms=lambda luminance, contrast: luminance)
 
 
-def ssim_of(a, b, window, c1=0.01**2, c2=0.03**2):
-    """The luminance term, and the contrast and structure term."""
-    mean_a, mean_b = (window * a).sum(), (window * b).sum()
-    var_a, var_b = (window * a * a).sum() - mean_a**2, (window * b * b).sum() - mean_b**2
-    covariance = (window * a * b).sum() - mean_a * mean_b
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return luminance, (2 * covariance + c2) / (var_a + var_b + c2)
+@wrong(check.ssim, "multiplied, not averaged")
+def averages_the_terms(x, y, window):
+    return similarity(x, y, window, terms=lambda luminance, contrast: (luminance + contrast) / 2)
 
 
-@wrong(check.ssim_window, "luminance term only")
-def only_luminance(a, b, window):
-    return ssim_of(a, b, window)[0]
+@wrong(check.ssim, "padded the border")
+def pads(x, y, window):
+    return similarity(x, y, window, padding=window.shape[0] // 2)
 
 
-@wrong(check.ssim_window, "contrast and structure term only")
-def only_contrast(a, b, window):
-    return ssim_of(a, b, window)[1]
+@wrong(check.ssim, "one number per image")
+def ssim_of_the_batch(x, y, window):
+    return similarity(x, y, window).mean()
 
 
-@wrong(check.ssim_window, "multiplies them")
-def adds_the_terms(a, b, window):
-    return sum(ssim_of(a, b, window))
+@wrong(check.ssim, "a similarity")
+def as_a_distance(x, y, window):
+    return 1 - similarity(x, y, window)
 
 
-@wrong(check.ssim_window, "weigh them by the window")
-def ignores_the_window(a, b, window):
-    return math.prod(ssim_of(a, b, torch.full_like(window, 1 / window.numel())))
+@wrong(check.ms_ssim, "clamp first")
+def powers_of_negatives(contrast, luminance, weights):
+    return (contrast**weights).prod(1) * luminance ** weights[-1]
 
 
-@wrong(check.ssim_window, "are *squares*")
-def forgets_to_square_the_constants(a, b, window):
-    return math.prod(ssim_of(a, b, window, 0.01, 0.03))
+@wrong(check.ms_ssim, "absolute value")
+def takes_the_absolute_value(contrast, luminance, weights):
+    return (contrast.abs() ** weights).prod(1) * luminance ** weights[-1]
 
 
-@wrong(check.ssim_window, "values up to 255")
-def constants_of_bytes(a, b, window):
-    return math.prod(ssim_of(a, b, window, 2.55**2, 7.65**2))
+@wrong(check.ms_ssim, "luminance is missing")
+def forgets_the_luminance(contrast, luminance, weights):
+    return (contrast.clamp_min(0) ** weights).prod(1)
 
 
-@wrong(check.ssim_window, "c1 and c2 are missing")
-def forgets_the_constants(a, b, window):
-    return math.prod(ssim_of(a, b, window, 0, 0))
+@wrong(check.ms_ssim, "exponent of its scale")
+def luminance_without_exponent(contrast, luminance, weights):
+    return (contrast.clamp_min(0) ** weights).prod(1) * luminance
 
 
-@wrong(check.ssim_window, "the square of the mean")
-def raw_moments(a, b, window):
-    luminance = ssim_of(a, b, window)[0]
-    products = 2 * (window * a * b).sum() + 0.03**2
-    return luminance * products / ((window * (a * a + b * b)).sum() + 0.03**2)
+@wrong(check.ms_ssim, "*last* scale")
+def luminance_of_the_finest_scale(contrast, luminance, weights):
+    return (contrast.clamp_min(0) ** weights).prod(1) * luminance ** weights[0]
 
 
-@wrong(check.ssim_window, "covariance lacks")
-def raw_covariance(a, b, window):
-    mean_a, mean_b = (window * a).sum(), (window * b).sum()
-    variances = (window * (a * a + b * b)).sum() - mean_a**2 - mean_b**2
-    return ssim_of(a, b, window)[0] * (2 * (window * a * b).sum() + 0.03**2) / (variances + 0.03**2)
+@wrong(check.ms_ssim, "exponents, not factors")
+def weights_as_factors(contrast, luminance, weights):
+    return (weights * contrast.clamp_min(0)).prod(1) * luminance * weights[-1]
 
 
-@wrong(check.ssim_window, "standard deviations")
-def adds_deviations(a, b, window):
-    mean_a, mean_b = (window * a).sum(), (window * b).sum()
-    deviations = [((window * p * p).sum() - m**2).sqrt() for p, m in ((a, mean_a), (b, mean_b))]
-    covariance = (window * a * b).sum() - mean_a * mean_b
-    return ssim_of(a, b, window)[0] * (2 * covariance + 0.03**2) / (sum(deviations) + 0.03**2)
+@wrong(check.ms_ssim, "not added")
+def adds_the_scales(contrast, luminance, weights):
+    return (weights * contrast.clamp_min(0)).sum(1) * luminance ** weights[-1]
 
 
-@wrong(check.ssim_window, "factor 2")
-def forgets_twice_the_covariance(a, b, window):
-    mean_a, mean_b = (window * a).sum(), (window * b).sum()
-    variances = (window * (a * a + b * b)).sum() - mean_a**2 - mean_b**2
-    covariance = (window * a * b).sum() - mean_a * mean_b
-    return ssim_of(a, b, window)[0] * (covariance + 0.03**2) / (variances + 0.03**2)
+@wrong(check.ms_ssim, "wrong order")
+def from_coarse_to_fine(contrast, luminance, weights):
+    weights = weights.flip(0)
+    return (contrast.clamp_min(0) ** weights).prod(1) * luminance ** weights[-1]
 
 
-@wrong(check.gram, "so that images of different sizes")
-def forgets_to_divide(features):
-    flat = features.flatten(2)
-    return flat @ flat.mT
+@wrong(check.ms_ssim, "over the batch")
+def multiplies_the_batch(contrast, luminance, weights):
+    return (contrast.clamp_min(0) ** weights).prod(0)
 
 
-@wrong(check.gram, "the positions h w only")
-def divides_by_positions(features):
-    flat = features.flatten(2)
-    return flat @ flat.mT / flat.shape[2]
-
-
-@wrong(check.gram, "the channels only")
-def divides_by_channels(features):
-    flat = features.flatten(2)
-    return flat @ flat.mT / flat.shape[1]
-
-
-@wrong(check.gram, "divided by n")
-def divides_by_everything(features):
-    flat = features.flatten(2)
-    return flat @ flat.mT / features.numel()
-
-
-@wrong(check.gram, "compares positions")
+@wrong(check.gram, "positions, not channels")
 def compares_positions(features):
     flat = features.flatten(2)
     return flat.mT @ flat / features[0].numel()
 
 
-@wrong(check.gram, "whole batch")
-def one_matrix(features):
-    flat = features.transpose(0, 1).flatten(1)
-    return flat @ flat.mT / features.numel()
+@wrong(check.gram, "not divided by c h w")
+def sums(features):
+    flat = features.flatten(2)
+    return flat @ flat.mT
+
+
+@wrong(check.gram, "c is missing")
+def divides_by_positions(features):
+    flat = features.flatten(2)
+    return flat @ flat.mT / flat.shape[2]
+
+
+@wrong(check.gram, "h w is missing")
+def divides_by_channels(features):
+    flat = features.flatten(2)
+    return flat @ flat.mT / flat.shape[1]
 
 
 @wrong(check.gram, "covariance")
-def subtracts_means(features):
+def subtracts_the_mean(features):
     flat = features.flatten(2)
     flat = flat - flat.mean(2, keepdim=True)
     return flat @ flat.mT / features[0].numel()
 
 
-@wrong(check.gram, "diagonal")
-def squares_channels(features):
-    return features.square().sum((2, 3)) / features[0].numel()
+@wrong(check.gram, "summed over the batch")
+def one_matrix_for_all(features):
+    return torch.einsum("nihw,njhw->ij", features, features) / features[0].numel()
 
 
-@wrong(check.gram, "got mixed up")
-def multiplies_by_a_reshape(features):
-    n, c, h, w = features.shape
-    return features.flatten(2) @ features.reshape(n, h * w, c) / (c * h * w)
+@wrong(check.gram, "with one another")
+def compares_images(features):
+    flat = features.flatten(1)
+    return flat @ flat.T / flat.shape[1]
 
 
-def layer_of(trunk, layer, x, y):
-    return (trunk(x, (layer,))[layer] - trunk(y, (layer,))[layer]).square()
+def gaps(ours, theirs):
+    return {name: (ours[name] - theirs[name]) for name in ours}
 
 
-@wrong(check.feature_loss, "shape (n,)")
-def averages_the_batch(trunk, layer, x, y):
-    return layer_of(trunk, layer, x, y).mean()
+@wrong(check.feature_loss, "averaged over the batch")
+def loss_of_the_batch(ours, theirs, weights):
+    return sum(weights[n] * gap.square().mean() for n, gap in gaps(ours, theirs).items())
 
 
-@wrong(check.feature_loss, "summed the squares")
-def sums_squares(trunk, layer, x, y):
-    return layer_of(trunk, layer, x, y).sum((1, 2, 3))
+@wrong(check.feature_loss, "large layers rule")
+def sums_the_features(ours, theirs, weights):
+    return sum(weights[n] * gap.square().sum((1, 2, 3)) for n, gap in gaps(ours, theirs).items())
 
 
-@wrong(check.feature_loss, "over the channels")
-def sums_channels(trunk, layer, x, y):
-    return layer_of(trunk, layer, x, y).sum(1).mean((1, 2))
+@wrong(check.feature_loss, "weights are missing")
+def ignores_the_weights(ours, theirs, weights):
+    return sum(gap.square().mean((1, 2, 3)) for gap in gaps(ours, theirs).values())
 
 
-@wrong(check.feature_loss, "absolute differences")
-def absolute(trunk, layer, x, y):
-    return layer_of(trunk, layer, x, y).sqrt().mean((1, 2, 3))
+@wrong(check.feature_loss, "by name")
+def zips_the_weights(ours, theirs, weights):
+    pairs = zip(weights.values(), gaps(ours, theirs).values(), strict=True)
+    return sum(weight * gap.square().mean((1, 2, 3)) for weight, gap in pairs)
 
 
-@wrong(check.feature_loss, "square root")
-def takes_the_root(trunk, layer, x, y):
-    return layer_of(trunk, layer, x, y).mean((1, 2, 3)).sqrt()
+@wrong(check.feature_loss, "square it")
+def absolute_differences(ours, theirs, weights):
+    return sum(weights[n] * gap.abs().mean((1, 2, 3)) for n, gap in gaps(ours, theirs).items())
 
 
-@wrong(check.feature_loss, "the pixels")
-def compares_pixels(trunk, layer, x, y):
-    return error(x, y)
+@wrong(check.feature_loss, "do not take the root")
+def root_of_each_layer(ours, theirs, weights):
+    return sum(weights[n] * gap.square().mean((1, 2, 3)).sqrt() for n, gap in gaps(ours, theirs).items())
 
 
-@wrong(check.feature_loss, "last layer")
-def reads_the_last_layer(trunk, layer, x, y):
-    return error(list(trunk(x).values())[-1], list(trunk(y).values())[-1])
+@wrong(check.feature_loss, "it is a sum")
+def averages_the_layers(ours, theirs, weights):
+    return sum(weights[n] * gap.square().mean((1, 2, 3)) for n, gap in gaps(ours, theirs).items()) / len(weights)
 
 
-@wrong(check.feature_loss, "all of the trunk's layers")
-def reads_all_layers(trunk, layer, x, y):
-    return sum(error(a, b) for a, b in zip(trunk(x).values(), trunk(y).values(), strict=True))
+@wrong(check.feature_loss, "inside the loop")
+def returns_too_early(ours, theirs, weights):
+    name, weight = next(iter(weights.items()))
+    return weight * (ours[name] - theirs[name]).square().mean((1, 2, 3))
 
 
-@wrong(check.feature_loss, "unit channels")
-def as_lpips(trunk, layer, x, y):
-    a, b = (torch.nn.functional.normalize(trunk(images, (layer,))[layer]) for images in (x, y))
-    return error(a, b)
+@wrong(check.best_for_absolute_error, "*squared* error")
+def takes_the_mean(answers):
+    return answers.mean(0)
 
 
-@wrong(check.feature_loss, "subtracts the ImageNet means")
-def scales_twice(trunk, layer, x, y):
-    return layer_of(trunk, layer, (x - trunk.mean) / trunk.std, (y - trunk.mean) / trunk.std).mean((1, 2, 3))
+@wrong(check.best_for_absolute_error, "take .values")
+def keeps_the_indices(answers):
+    return answers.median(0)
 
 
-@wrong(check.feature_loss, "[-1, 1]")
-def feeds_minus_one_to_one(trunk, layer, x, y):
-    return layer_of(trunk, layer, 2 * x - 1, 2 * y - 1).mean((1, 2, 3))
+@wrong(check.best_for_absolute_error, "one number")
+def median_of_everything(answers):
+    return answers.median()
 
 
-@wrong(check.feature_loss, "no gradient")
-@torch.no_grad()
-def turns_gradients_off(trunk, layer, x, y):
-    return layer_of(trunk, layer, x, y).mean((1, 2, 3))
+@wrong(check.best_for_absolute_error, "one of the answers")
+def takes_the_best_answer(answers):
+    costs = [(answers - answer).abs().mean() for answer in answers]
+    return answers[torch.stack(costs).argmin()]
 
 
-def gram(features, divide=True):
-    flat = features.flatten(2)
-    return flat @ flat.mT / (features[0].numel() if divide else 1)
+@wrong(check.best_for_absolute_error, "*largest* error")
+def takes_the_middle_of_the_range(answers):
+    return (answers.amin(0) + answers.amax(0)) / 2
 
 
-def apart(trunk, layers, x, y, compare=gram):
-    """What `compare` makes of the first image's features minus what it makes of the second's, for every layer."""
-    pairs = zip(trunk(x, tuple(layers)).values(), trunk(y, tuple(layers)).values(), strict=True)
-    return [compare(a) - compare(b) for a, b in pairs]
+@wrong(check.fool_ssim, "returns nothing")
+def image_of_nothing(photo):
+    photo.flip(3)
 
 
-def frobenius(difference):
-    return difference.square().sum((1, 2))
+@wrong(check.fool_ssim, "photograph's shape")
+def loses_the_batch(photo):
+    return photo[0]
 
 
-@wrong(check.style_loss, "one number for the whole batch")
-def averages_styles(trunk, layers, x, y):
-    return sum(map(frobenius, apart(trunk, layers, x, y))).mean()
+@wrong(check.fool_ssim, "leaves [0, 1]")
+def brightens_without_clamping(photo):
+    return photo + 0.2
 
 
-@wrong(check.style_loss, "summed over the batch")
-def sums_styles(trunk, layers, x, y):
-    return sum(map(frobenius, apart(trunk, layers, x, y))).sum()
+@wrong(check.fool_ssim, "change the picture more")
+def changes_too_little(photo):
+    return (photo + 0.02).clamp(0, 1)
 
 
-@wrong(check.style_loss, "overwrite the sum")
-def keeps_the_last_layer(trunk, layers, x, y):
-    return frobenius(apart(trunk, layers, x, y)[-1])
-
-
-@wrong(check.style_loss, "inside the loop")
-def returns_in_the_loop(trunk, layers, x, y):
-    return frobenius(apart(trunk, layers, x, y)[0])
-
-
-@wrong(check.style_loss, "mean over the layers")
-def averages_layers(trunk, layers, x, y):
-    return sum(map(frobenius, apart(trunk, layers, x, y))) / len(layers)
-
-
-@wrong(check.style_loss, "Frobenius norm sums")
-def averages_matrices(trunk, layers, x, y):
-    return sum(difference.square().mean((1, 2)) for difference in apart(trunk, layers, x, y))
-
-
-@wrong(check.style_loss, "loss is its *square*")
-def takes_the_norm(trunk, layers, x, y):
-    return sum(frobenius(difference).sqrt() for difference in apart(trunk, layers, x, y))
-
-
-@wrong(check.style_loss, "absolute differences")
-def absolute_styles(trunk, layers, x, y):
-    return sum(difference.abs().sum((1, 2)) for difference in apart(trunk, layers, x, y))
-
-
-@wrong(check.style_loss, "not divided by c h w")
-def undivided(trunk, layers, x, y):
-    return sum(map(frobenius, apart(trunk, layers, x, y, lambda features: gram(features, divide=False))))
-
-
-@wrong(check.style_loss, "compared the features")
-def compares_features(trunk, layers, x, y):
-    return sum(difference.square().mean((1, 2, 3)) for difference in apart(trunk, layers, x, y, lambda f: f))
-
-
-@wrong(check.style_loss, "all of the trunk's layers")
-def all_layers(trunk, layers, x, y):
-    return sum(map(frobenius, apart(trunk, trunk.taps, x, y)))
-
-
-@wrong(check.style_loss, "no gradient")
-def detaches(trunk, layers, x, y):
-    return sum(map(frobenius, apart(trunk, layers, x, y))).detach()
-
-
-@wrong(check.style_loss, "differ in size")
-def assumes_equal_sizes(trunk, layers, x, y):
-    pairs = zip(trunk(x, tuple(layers)).values(), trunk(y, tuple(layers)).values(), strict=True)
-    return sum(
-        frobenius((a.flatten(2) @ a.flatten(2).mT - b.flatten(2) @ b.flatten(2).mT) / a[0].numel()) for a, b in pairs
-    )
-
-
-def gradient(loss, images):
-    images = images.clone().requires_grad_()
-    return torch.autograd.grad(loss(images).sum(), images)[0]
-
-
-@wrong(check.descend, "*up* the gradient")
-def climbs(loss, start, steps, rate):
-    images = start.clone()
-    for _ in range(steps):
-        images = (images + rate * gradient(loss, images)).clamp(0, 1)
-    return images
-
-
-@wrong(check.descend, "clamp them after every step")
-def never_clamps(loss, start, steps, rate):
-    images = start.clone()
-    for _ in range(steps):
-        images = images - rate * gradient(loss, images)
-    return images
-
-
-@wrong(check.descend, "only at the end")
-def clamps_at_the_end(loss, start, steps, rate):
-    return never_clamps(loss, start, steps, rate).clamp(0, 1)
-
-
-@wrong(check.descend, "add up")
-def forgets_to_zero_the_gradient(loss, start, steps, rate):
-    images = start.clone().requires_grad_()
-    for _ in range(steps):
-        loss(images).sum().backward()
-        with torch.no_grad():
-            images.sub_(rate * images.grad).clamp_(0, 1)
-    return images.detach()
-
-
-def descend(loss, start, steps, rate):
-    images = start.clone()
-    for _ in range(steps):
-        images = (images - rate * gradient(loss, images)).clamp(0, 1)
-    return images
-
-
-@wrong(check.descend, "too few")
-def one_step_less(loss, start, steps, rate):
-    return descend(loss, start, steps - 1, rate)
-
-
-@wrong(check.descend, "too many")
-def one_step_more(loss, start, steps, rate):
-    return descend(loss, start, steps + 1, rate)
-
-
-@wrong(check.descend, "this is one step")
-def one_step(loss, start, steps, rate):
-    return descend(loss, start, 1, rate)
-
-
-@wrong(check.descend, "did not move")
-def stands_still(loss, start, steps, rate):
-    return start.clone()
-
-
-@wrong(check.descend, "mean over the batch")
-def averages_the_loss(loss, start, steps, rate):
-    return descend(loss, start, steps, rate / len(start))
-
-
-@wrong(check.descend, "sign of the gradient")
-def signs(loss, start, steps, rate):
-    images = start.clone()
-    for _ in range(steps):
-        images = (images - rate * gradient(loss, images).sign()).clamp(0, 1)
-    return images
-
-
-@wrong(check.descend, "this is a loss")
-def returns_the_loss(loss, start, steps, rate):
-    return loss(descend(loss, start, steps, rate))
-
-
-@wrong(check.descend, "not yours")
-def changes_the_start(loss, start, steps, rate):
-    start.copy_(descend(loss, start, steps, rate))
-    return start
-
-
-@wrong(check.descend, "history")
-def keeps_the_history(loss, start, steps, rate):
-    return descend(loss, start, steps, rate).requires_grad_()
-
-
-@wrong(check.descend, "keep the shape")
-def drops_the_batch(loss, start, steps, rate):
-    return descend(loss, start[0], steps, rate)
-
-
-def noisy(photo, amount):
-    noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
-    return (photo + amount * noise).clamp(0, 1)
-
-
-@wrong(check.my_disagreement, "returns nothing")
-def returns_nothing(photo):
-    noisy(photo, 0.1)
-
-
-@wrong(check.my_disagreement, "return two images")
-def returns_one_image(photo):
-    return noisy(photo, 0.1)
-
-
-@wrong(check.my_disagreement, "keep the photograph's shape")
-def crops_it(photo):
-    return photo[..., :64], photo[..., 64:]
-
-
-@wrong(check.my_disagreement, "leaves [0, 1]")
-def forgets_to_clamp(photo):
-    return photo + 0.5, photo - 0.5
-
-
-@wrong(check.my_disagreement, "or nearly so")
-def hardly_changes_it(photo):
-    return noisy(photo, 0.001), noisy(photo, 0.1)
-
-
-@wrong(check.my_disagreement, "SSIM agrees")
-def agrees(photo):
-    return noisy(photo, 0.2), noisy(photo, 0.02)
-
-
-@wrong(check.my_disagreement, "hardly prefers")
-def is_undecided(photo):
-    return noisy(photo, 0.1), noisy(photo, 0.101)
+@wrong(check.fool_ssim, "leave these alone")
+def adds_noise(photo):
+    return (photo + 0.15 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
