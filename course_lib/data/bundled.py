@@ -1,4 +1,4 @@
-"""Data files that pip packages ship: found without importing the package, verified by SHA-256."""
+"""Files of data or weights that pip packages ship: found without importing the package, verified by SHA-256."""
 
 import hashlib
 import importlib.metadata
@@ -20,8 +20,8 @@ class BundledFile:
     path: str
     sha256: str
 
-    def read(self) -> bytes:
-        """Content of the file.
+    def locate(self) -> Path:
+        """Path of the file, once its SHA-256 has been found right.
 
         Raises:
             FileNotFoundError: if the package or the file is missing.
@@ -34,10 +34,13 @@ class BundledFile:
             raise FileNotFoundError(f"{self.path} is part of {self.package}, not installed; {fix}") from None
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing, though {self.package} is installed; {fix}")
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != self.sha256:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
             raise ValueError(f"{path} has the wrong SHA-256 (damaged, or another version); {fix}")
-        return content
+        return path
+
+    def read(self) -> bytes:
+        """Content of the file. Raises as :meth:`locate`."""
+        return self.locate().read_bytes()
 
     def problem(self) -> str | None:
         """What keeps the file from being read, with the fix, or None when all is well."""
