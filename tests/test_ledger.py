@@ -1,6 +1,7 @@
 """The numbers that the ledger quotes are measured again here."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch
 from course_lib.data import photos
 from course_lib.data.distortions import DISTORTIONS
 from course_lib.lpips import LPIPS, load_heads
-from course_lib.start_here import LEDGER
+from course_lib.perceptual_losses import FeatureLoss, ms_ssim, mse, psnr, ssim
+from course_lib.start_here import LEDGER, at_equal_mse
+from course_lib.trunks import Trunk
 from tests.benchmarks import bench_published
 
 
@@ -71,3 +74,67 @@ def test_ledger_counts_the_broken_triangles_right(metric):
     broken = int((direct > a + b).sum())
     assert f"fails for {broken} of 16 crops" in measured("L2 distance")
     assert (direct.sqrt() <= a.sqrt() + b.sqrt() + 1e-6).all()
+
+
+def damage(name):
+    """The distortion with the same random choices at every strength."""
+    return lambda images, strength: DISTORTIONS[name](images, strength, torch.Generator().manual_seed(0))
+
+
+def test_ledger_spreads_five_pictures_of_one_mse_right():
+    photo = photos.single("astronaut")[..., 0:192, 130:322]
+    kinds = ("lightness", "shift", "jpeg", "gaussian_blur", "white_noise")
+    five = torch.cat(at_equal_mse(photo, *map(damage, kinds), mse=0.0035))
+    same = photo.expand_as(five)
+    decibels, dissimilar = psnr(same, five), 1 - ssim(same, five)
+    assert decibels.max() - decibels.min() < 1e-3
+    assert f"differs by a factor of {dissimilar.max() / dissimilar.min():.0f}" in measured("metrics of one kind")
+
+
+def test_ledger_divides_the_claimed_correlations_right():
+    text = measured("2-3 times")
+    (low, high), *others = [(float(a), float(b)) for a, b in re.findall(r"(0\.\d+)-(0\.\d+)", text)]
+    times = [f"{low / their_high:.1f}-{high / their_low:.1f}" for their_low, their_high in others]
+    assert len(times) == 2 and times[0] != times[1]
+    assert text.endswith("is {} or {} times".format(*times))
+
+
+def share_of_the_way(own, moved):
+    """Squared distance of each point (n, d) to where it went, in % of that to the median other point; the median."""
+    pairs = (own[:, None] - own).square().sum(2)
+    to_others = pairs[~torch.eye(len(own), dtype=torch.bool)].view(len(own), -1).median(1).values
+    return 100 * ((moved - own).square().sum(1) / to_others).median().item()
+
+
+def test_ledger_says_right_which_layers_see_colour_and_arrangement():
+    crops = photos.crops("all", 48, seed=5).images.float() / 255
+    names = ("colour_shift", "shift", "gaussian_blur", "jpeg", "white_noise", "checkerboard")
+    reach = torch.stack([mse(crops, damage(name)(crops, 1.0)) for name in names])
+    chosen = crops[(reach > 0.0015).all(0)][:16]
+    (cast,) = at_equal_mse(chosen, damage("colour_shift"), mse=0.0015)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    blocks = crops[:24].unfold(2, 16, 16).unfold(3, 16, 16).flatten(2, 3)[:, :, order]
+    cut = blocks.unflatten(2, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(24, 3, 64, 64)
+    colour, arrangement = {}, {}
+    for net in ("st-alex", "st-vgg"):
+        a, b, c, d = (list(Trunk(net)(images).values()) for images in (chosen, cast, crops[:24], cut))
+        colour[net] = [share_of_the_way(x.flatten(1), y.flatten(1)) for x, y in zip(a, b, strict=True)]
+        arrangement[net] = [share_of_the_way(x.mean((2, 3)), y.mean((2, 3))) for x, y in zip(c, d, strict=True)]
+    text = measured("Colour is seen by the first layers")
+    first, *_, last = colour["st-alex"]
+    assert f"first layer by {first:.1f} % of the way to another crop, its last by {last:.1f} %" in text
+    assert f"layer {colour['st-vgg'].index(max(colour['st-vgg'])) + 1} of st-vgg most" in text
+    ends = [shares[i] for i in (0, -1) for shares in arrangement.values()]
+    assert "first layers by {:.0f} and {:.0f} %, the last by {:.0f} and {:.0f} %".format(*ends) in text
+
+
+def test_ledger_counts_the_moved_crops_that_lose_to_a_blur_right():
+    wide = photos.crops("test", 12, size=208, seed=3).images.float() / 255
+    changes = (wide, wide.roll(2, dims=3), DISTORTIONS["gaussian_blur"](wide, 0.5))
+    crops, moved, blurred = (images[..., 16:-16, 16:-16] for images in changes)
+    pixels = [mse, lambda x, y: -ssim(x, y), lambda x, y: -ms_ssim(x, y)]
+    features = [FeatureLoss(Trunk("st-alex"), ["relu3"]), FeatureLoss(Trunk("st-vgg"), ["relu3_3"])]
+    counts = [{int((d(crops, blurred) < d(crops, moved)).sum()) for d in kind} for kind in (pixels, features)]
+    (by_pixels,), (by_features,) = counts
+    text = measured("geometric transformations")
+    assert f"{by_pixels} of 12 times, features" in text and f"nets {by_features} of 12 times" in text
