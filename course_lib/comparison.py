@@ -4,30 +4,24 @@ A pair must have one size; nothing is resized. A file that cannot be used, or a 
 line of `problems`, and the rest is compared all the same.
 """
 
-import io
 import itertools
 import json
-import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
 from course_lib import weights
+from course_lib.data.pictures import read_image
 from course_lib.lpips import LPIPS
 from course_lib.paths import write_atomically
 
 PIXELS_AT_ONCE = 2**20  # in one batch, whatever --batch-size says: the first feature maps of larger ones take gigabytes
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 Pairs = list[tuple[Path, Path]]
 
 
@@ -58,47 +52,6 @@ class Comparison:
         else:
             content = self.table().assign(net=self.net).to_csv(index=False, lineterminator="\n")
         write_atomically(path, content.encode())
-
-
-def read_image(path: Path) -> Float[Tensor, "3 h w"]:
-    """RGB in [0, 1] of a picture file, turned as its EXIF orientation says.
-
-    Grey and palette pictures become RGB; 16-bit grey keeps its precision, 16-bit colour is read with 8 bits (by
-    Pillow); an alpha channel is dropped where everything is opaque; colour profiles are ignored.
-
-    Raises:
-        ValueError: one line that names the file: damaged, not a picture, animated, partly transparent, or of a kind
-            whose conversion to RGB is ambiguous (CMYK, floating point, 32 bits).
-    """
-    try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            frames = getattr(image, "n_frames", 1)
-            image.load()
-            turned = ImageOps.exif_transpose(image)
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture, or in a format that Pillow does not know") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if frames > 1:
-        raise ValueError(f"{path} has {frames} frames; save the one to compare as a picture of its own")
-    if turned.mode.startswith("I;16"):
-        grey = torch.from_numpy(np.array(turned).astype(np.float32) / 65535)
-        return grey.expand(3, -1, -1)
-    if turned.has_transparency_data:
-        turned = turned.convert("RGBA")
-        if np.asarray(turned)[..., 3].min() < 255:
-            raise ValueError(f"{path} is partly transparent; put it on a background first (Image.alpha_composite)")
-    if turned.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"):
-        raise ValueError(f"{path} has colour mode {turned.mode}, whose RGB values are ambiguous; save it as RGB")
-    return torch.from_numpy(np.array(turned.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def find_pairs(a: Path, b: Path | None, all_pairs: bool) -> tuple[Pairs, list[str]]:

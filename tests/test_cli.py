@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from course_lib import cli
-from course_lib.comparison import read_image
 from course_lib.data.photos import EXAMPLE_FOLDER
+from course_lib.data.pictures import read_image
 from course_lib.lpips import LPIPS
 from course_lib.paths import repo_root
 
