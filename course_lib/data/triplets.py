@@ -19,16 +19,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import PIL
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from course_lib.data import SPLITS, check_split, distortions, photos
+from course_lib.data.judged import Judged
 from course_lib.paths import cache_dir, write_atomically
 
 SIZES = {"train": 8000, "val": 1000, "test": 2000}
@@ -48,8 +48,11 @@ class Triplet(NamedTuple):
 
 
 @dataclass
-class Triplets(Dataset):
+class Triplets(Judged):
     """Two-alternative forced-choice (2AFC) judgments, as a torch Dataset of :class:`Triplet` items.
+
+    ``data[3]`` is one triplet, ``data[:8]`` a batch, ``data.select(mask)`` a part of the data, and
+    ``data.batches(size, generator)`` goes through all of them.
 
     Attributes:
         name: what to call the data in tables; simulated judgments say so here.
@@ -59,6 +62,7 @@ class Triplets(Dataset):
             photographs, because triplets of one photograph are not independent. Optional.
         photographs: their names.
         distortion: for each triplet, what was done to make p0 and p1. Optional.
+        subset: for each triplet, the part of the data set that it belongs to, such as "traditional". Optional.
 
     Raises:
         ValueError: if the parts do not fit together, or a judgment is outside [0, 1].
@@ -72,49 +76,18 @@ class Triplets(Dataset):
     photo: Int64[Tensor, "n"] | None = None
     photographs: tuple[str, ...] = ()
     distortion: list[tuple[str, str]] | None = None
+    subset: list[str] | None = None
+
+    pictures: ClassVar[tuple[str, ...]] = ("ref", "p0", "p1")
+    votes: ClassVar[str] = "judge"
 
     def __post_init__(self):
-        if not self.ref.shape == self.p0.shape == self.p1.shape:
-            shapes = ", ".join(f"{name} {tuple(getattr(self, name).shape)}" for name in ("ref", "p0", "p1"))
-            raise ValueError(f"{self.name}: the three images of a triplet must have one shape, not {shapes}")
-        n = len(self.ref)
-        for part in ("judge", "photo", "distortion"):
-            values = getattr(self, part)
-            if values is not None and len(values) != n:
-                raise ValueError(f"{self.name}: {len(values)} values of {part} for {n} triplets; give one for each")
-        wrong = ~((self.judge >= 0) & (self.judge <= 1))
-        if wrong.any():
-            at = int(wrong.nonzero()[0])
-            raise ValueError(f"{self.name}: judge[{at}] is {self.judge[at]:.3g}; it is a fraction of votes, 0 to 1")
-
-    def __len__(self) -> int:
-        return len(self.ref)
+        self._check_in_memory("triplets")
 
     def __getitem__(self, index: int | slice | Tensor) -> Triplet:
         """One triplet for an integer; a batch of them for a slice or a tensor of indices."""
         ref, p0, p1 = (images[index].float() / 255 for images in (self.ref, self.p0, self.p1))
         return Triplet(ref, p0, p1, self.judge[index])
-
-    def select(self, chosen: Tensor) -> "Triplets":
-        """Only the triplets that `chosen` names: indices, or a mask such as ``triplets.photo == 3``."""
-        chosen = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
-        return Triplets(
-            self.name,
-            self.ref[chosen],
-            self.p0[chosen],
-            self.p1[chosen],
-            self.judge[chosen],
-            None if self.photo is None else self.photo[chosen],
-            self.photographs,
-            None if self.distortion is None else [self.distortion[i] for i in chosen.tolist()],
-        )
-
-    def batches(self, size: int = 100, generator: torch.Generator | None = None) -> Iterator[Triplet]:
-        """Yield batches of up to `size` triplets: in order, or shuffled when there is a generator."""
-        n = len(self)
-        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
-        for chosen in order.split(size):
-            yield self[chosen]
 
 
 class Part(NamedTuple):
