@@ -83,6 +83,34 @@ def lpips(
         raise typer.Exit(1)
 
 
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="bapps, bapps-val, bapps-jnd or nights.", show_default=False)],
+    data_dir: Annotated[Path, typer.Option(help="Where data sets live; is created.", show_default=False)],
+    url: Annotated[
+        str | None,
+        typer.Option(help="An archive, or a folder of them: an address or a path on this machine.", show_default=False),
+    ] = None,
+    sha256: Annotated[
+        list[str] | None,
+        typer.Option(help="What the SHA-256 must be; give it once for each archive.", show_default=False),
+    ] = None,
+    any_count: Annotated[bool, typer.Option("--any-count", help="Accept another number of files.")] = False,
+) -> None:
+    """Download human judgments and unpack them; an interrupted download goes on where it stopped.
+
+    bapps is everything (6.6 GB): 2AFC train (5.3 GB), 2AFC val (1.1 GB) and JND (0.2 GB); bapps-val is 2AFC val and
+    JND; nights is NIGHTS (58 GB). What is complete already stays as it is.
+
+    \b
+    Example: python -m course_lib fetch bapps-val --data-dir datasets
+    With an archive from elsewhere: python -m course_lib fetch nights --data-dir datasets --url nights.zip
+    """  # noqa: D301
+    from course_lib.data.fetch import fetch as fetch_dataset
+
+    fetch_dataset(dataset, data_dir, url=url, sha256=sha256 or (), any_count=any_count)
+
+
 def main() -> None:
     """Run a command; what goes wrong in an expected way is one line on stderr and exit code 1.
 
