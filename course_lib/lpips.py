@@ -158,6 +158,20 @@ class LPIPS(nn.Module):
         """
         self.network.trunk.load_features(state_dict)
 
+    def set_heads(self, heads: Sequence[Tensor]) -> None:
+        """Replace the channel weights, for example by trained ones: one (c,) per layer.
+
+        Raises:
+            ValueError: if one has another shape, or a negative or infinite weight; nothing is changed then.
+        """
+        widths = self.network.trunk.widths
+        if [tuple(head.shape) for head in heads] != [(width,) for width in widths]:
+            raise ValueError(f"heads have shapes {[tuple(head.shape) for head in heads]}; {self.net!r} takes {widths}")
+        if not all(((head >= 0) & head.isfinite()).all() for head in heads):
+            raise ValueError("heads must be finite and not negative; clamp them: head.clamp(min=0)")
+        for own, head in zip(self.network.heads, heads, strict=True):
+            own.data.copy_(head)
+
 
 def load_heads(net: str, version: str = "0.1") -> list[Tensor]:
     """Channel weights of `net`, calibrated on human judgments (BAPPS): one non-negative (c,) per layer.
