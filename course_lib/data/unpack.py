@@ -108,8 +108,9 @@ def _tar_members(archive: Path) -> Iterator[Member]:
                 raise BadArchiveError(f"{archive} was not unpacked: its member {info.name!r} is a link or device")
             yield info.name, info.size, file.extractfile(info)
             file.members = []  # type: ignore[attr-defined]  # else it keeps every member in memory
-        # tarfile takes a damaged header for the end; reading on finds that, and lets gzip compare its checksum
+        # tarfile takes a cut or a damaged header for the end. The true end is zeros, of which it has read the first
+        # 512; reading the rest also lets gzip compare its checksum.
         assert file.fileobj is not None
-        while rest := file.fileobj.read(2**20):
-            if any(rest):
-                raise tarfile.ReadError("there is data after its end")
+        end = file.fileobj.read(2**20)
+        if any(end) or not 512 <= len(end) < 2**20:
+            raise tarfile.ReadError("its end is not where it should be")
