@@ -46,6 +46,11 @@ def mean_of_decibels(x, y):
     return (-10 * errors(x, y).log10()).mean()
 
 
+@wrong(check.psnr, "*absolute* error")
+def of_the_absolute_error(x, y):
+    return -20 * (x - y).abs().mean((1, 2, 3)).log10()
+
+
 def bell(size, scale, centre=None):
     offsets = torch.arange(size) - (size // 2 if centre is None else centre)
     row = torch.exp(-(offsets**2) / scale)
@@ -55,6 +60,11 @@ def bell(size, scale, centre=None):
 @wrong(check.gaussian_window, "do not sum to 1")
 def forgets_to_normalise(size, sigma):
     return bell(size, 2 * sigma**2)
+
+
+@wrong(check.gaussian_window, "2 pi sigma^2")
+def density_of_the_normal_distribution(size, sigma):
+    return bell(size, 2 * sigma**2) / (2 * torch.pi * sigma**2)
 
 
 @wrong(check.gaussian_window, "one row")
@@ -81,19 +91,32 @@ def starts_at_zero(size, sigma):
     return window / window.sum()
 
 
+@wrong(check.gaussian_window, "not size / 2")
+def centre_between_two_pixels(size, sigma):
+    window = bell(size, 2 * sigma**2, centre=size / 2)
+    return window / window.sum()
+
+
+@wrong(check.gaussian_window, "in pixels")
+def offsets_from_minus_one_to_one(size, sigma):
+    row = torch.exp(-(torch.linspace(-1, 1, size) ** 2) / (2 * sigma**2))
+    return torch.outer(row, row) / row.sum() ** 2
+
+
 @wrong(check.gaussian_window, "every row sums to 1")
 def normalises_rows(size, sigma):
     window = bell(size, 2 * sigma**2)
     return window / window.sum(1, keepdim=True)
 
 
-def similarity(x, y, window, c1=0.01**2, c2=0.03**2, padding=0, minus=1.0, terms=torch.mul):
+def similarity(x, y, window, c1=0.01**2, c2=0.03**2, padding=0, minus=1.0, terms=torch.mul, two=2, root=1.0):
     """SSIM that can be made wrong in several ways."""
     kernel = window.expand(3, 1, *window.shape)
     mx, my, xx, yy, xy = (F.conv2d(i, kernel, groups=3, padding=padding) for i in (x, y, x * x, y * y, x * y))
     luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
-    contrast = (2 * (xy - minus * mx * my) + c2) / (xx - minus * mx**2 + yy - minus * my**2 + c2)
-    return terms(luminance, contrast).mean((1, 2, 3))
+    spread = (xx - minus * mx**2).clamp_min(0) ** root + (yy - minus * my**2).clamp_min(0) ** root
+    structure = (two * (xy - minus * mx * my) + c2) / (spread + c2)
+    return terms(luminance, structure).mean((1, 2, 3))
 
 
 @wrong(check.ssim, "*minus* the square of the mean")
@@ -117,18 +140,58 @@ def swaps_the_constants(x, y, window):
 
 
 @wrong(check.ssim, "luminance term is missing")
-def contrast_only(x, y, window):
-    return similarity(x, y, window, terms=lambda luminance, contrast: contrast)
+def structure_only(x, y, window):
+    return similarity(x, y, window, terms=lambda luminance, structure: structure)
 
 
-@wrong(check.ssim, "contrast-structure term is missing")
+@wrong(check.ssim, "structure term is missing")
 def luminance_only(x, y, window):
-    return similarity(x, y, window, terms=lambda luminance, contrast: luminance)
+    return similarity(x, y, window, terms=lambda luminance, structure: luminance)
 
 
 @wrong(check.ssim, "multiplied, not averaged")
 def averages_the_terms(x, y, window):
-    return similarity(x, y, window, terms=lambda luminance, contrast: (luminance + contrast) / 2)
+    return similarity(x, y, window, terms=lambda luminance, structure: (luminance + structure) / 2)
+
+
+@wrong(check.ssim, "at every position")
+def averages_before_it_multiplies(x, y, window):
+    parts = [
+        similarity(x, y, window, terms=part)
+        for part in (lambda luminance, _: luminance, lambda _, structure: structure)
+    ]
+    return parts[0] * parts[1]
+
+
+@wrong(check.ssim, "C1 and C2 are missing")
+def no_constants(x, y, window):
+    return similarity(x, y, window, 0, 0)
+
+
+@wrong(check.ssim, "2 before the covariance")
+def forgets_the_two_of_the_covariance(x, y, window):
+    return similarity(x, y, window, two=1)
+
+
+@wrong(check.ssim, "not the standard deviations")
+def divides_by_standard_deviations(x, y, window):
+    return similarity(x, y, window, root=0.5)
+
+
+@wrong(check.ssim, "every pixel weighs the same")
+def takes_an_even_window(x, y, window):
+    return similarity(x, y, torch.full_like(window, 1 / window.numel()))
+
+
+@wrong(check.ssim, "not one of your own")
+def takes_the_published_window(x, y, window):
+    published = bell(11, 2 * 1.5**2)
+    return similarity(x, y, published / published.sum())
+
+
+@wrong(check.ssim, "made the pictures grey")
+def compares_grey_pictures(x, y, window):
+    return similarity(*(i.mean(1, keepdim=True).expand_as(i) for i in (x, y)), window)
 
 
 @wrong(check.ssim, "padded the border")
@@ -192,6 +255,16 @@ def multiplies_the_batch(contrast, luminance, weights):
     return (contrast.clamp_min(0) ** weights).prod(0)
 
 
+@wrong(check.ms_ssim, "over the batch, too")
+def multiplies_everything(contrast, luminance, weights):
+    return (contrast.clamp_min(0) ** weights).prod() * luminance ** weights[-1]
+
+
+@wrong(check.ms_ssim, "do not turn the scales round")
+def turns_the_weights_of_the_contrast_only(contrast, luminance, weights):
+    return (contrast.clamp_min(0) ** weights.flip(0)).prod(1) * luminance ** weights[-1]
+
+
 @wrong(check.gram, "positions, not channels")
 def compares_positions(features):
     flat = features.flatten(2)
@@ -216,6 +289,12 @@ def divides_by_channels(features):
     return flat @ flat.mT / flat.shape[1]
 
 
+@wrong(check.gram, "size of the batch")
+def divides_by_all_numbers(features):
+    flat = features.flatten(2)
+    return flat @ flat.mT / features.numel()
+
+
 @wrong(check.gram, "covariance")
 def subtracts_the_mean(features):
     flat = features.flatten(2)
@@ -232,6 +311,12 @@ def one_matrix_for_all(features):
 def compares_images(features):
     flat = features.flatten(1)
     return flat @ flat.T / flat.shape[1]
+
+
+@wrong(check.gram, "flatten(2) keeps them apart")
+def joins_batch_and_channels(features):
+    flat = features.flatten(0, 1).flatten(1)
+    return flat @ flat.T / features[0].numel()
 
 
 def gaps(ours, theirs):
@@ -269,9 +354,30 @@ def root_of_each_layer(ours, theirs, weights):
     return sum(weights[n] * gap.square().mean((1, 2, 3)).sqrt() for n, gap in gaps(ours, theirs).items())
 
 
-@wrong(check.feature_loss, "it is a sum")
+@wrong(check.feature_loss, "number of layers")
 def averages_the_layers(ours, theirs, weights):
     return sum(weights[n] * gap.square().mean((1, 2, 3)) for n, gap in gaps(ours, theirs).items()) / len(weights)
+
+
+@wrong(check.feature_loss, "sum of the weights")
+def weighted_mean_of_the_layers(ours, theirs, weights):
+    terms = [weights[n] * gap.square().mean((1, 2, 3)) for n, gap in gaps(ours, theirs).items()]
+    return sum(terms) / sum(weights.values())
+
+
+@wrong(check.feature_loss, "root of the sum")
+def root_of_the_sum(ours, theirs, weights):
+    return sum(weights[n] * gap.square().mean((1, 2, 3)) for n, gap in gaps(ours, theirs).items()).sqrt()
+
+
+@wrong(check.feature_loss, "not into it")
+def squares_the_weights(ours, theirs, weights):
+    return sum((weights[n] * gap).square().mean((1, 2, 3)) for n, gap in gaps(ours, theirs).items())
+
+
+@wrong(check.feature_loss, "over the channels; take the mean")
+def sums_the_channels(ours, theirs, weights):
+    return sum(weights[n] * gap.square().sum(1).mean((1, 2)) for n, gap in gaps(ours, theirs).items())
 
 
 @wrong(check.feature_loss, "inside the loop")
@@ -311,9 +417,20 @@ def image_of_nothing(photo):
     photo.flip(3)
 
 
-@wrong(check.fool_ssim, "photograph's shape")
+@wrong(check.fool_ssim, "the photograph (1, 3, 192, 192)")
 def loses_the_batch(photo):
     return photo[0]
+
+
+@wrong(check.fool_ssim, "a torch.Tensor was expected")
+def leaves_pytorch(photo):
+    return photo.numpy()
+
+
+@wrong(check.fool_ssim, "photo.clone()")
+def paints_over_the_photograph(photo):
+    photo[:, 0] = (photo[:, 0] + 0.3).clamp(0, 1)
+    return photo
 
 
 @wrong(check.fool_ssim, "leaves [0, 1]")
@@ -326,6 +443,6 @@ def changes_too_little(photo):
     return (photo + 0.02).clamp(0, 1)
 
 
-@wrong(check.fool_ssim, "leave these alone")
+@wrong(check.fool_ssim, "spare edges and texture")
 def adds_noise(photo):
     return (photo + 0.15 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
