@@ -150,7 +150,7 @@ def _fetch_one(
             check(target)
         except ValueError as error:
             raise ValueError(f"{target} exists, but {error}; move it away to fetch it again") from None
-        say(f"{target} is complete already; nothing was downloaded")
+        say(f"{target} is complete already; nothing was downloaded (move it away to fetch it again)")
         return
     mirror = "" if place == archive.url else f".{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
     unfinished = PartialFile(data_dir / f"{archive.name}{mirror}.part")

@@ -75,8 +75,6 @@ def _write(archive: Path, hidden: Path, top: str, max_bytes: float) -> None:
                     shutil.copyfileobj(source, file)
             except (FileExistsError, NotADirectoryError):
                 raise BadArchiveError(f"{archive} was not unpacked: it has the member {name!r} twice") from None
-            if (written := (hidden / path).stat().st_size) != size:
-                raise BadArchiveError(f"{archive} is damaged: {name!r} has {written} bytes instead of {size}")
     except DAMAGE as error:
         raise BadArchiveError(f"{archive} is damaged, or no archive ({' '.join(str(error).split())})") from None
 
@@ -90,15 +88,13 @@ def _members(archive: Path) -> Iterator[Member]:
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
-            name = info.orig_filename  # zipfile cuts `filename` at a zero byte, and changes backslashes on Windows
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise BadArchiveError(f"{archive} was not unpacked: its member {name!r} is a link or device")
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise BadArchiveError(f"{archive} was not unpacked: its member {info.filename!r} is a link or device")
             if info.is_dir():
-                yield name, 0, None
+                yield info.filename, 0, None
             else:
                 with file.open(info) as source:
-                    yield name, info.file_size, source
+                    yield info.filename, info.file_size, source
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
