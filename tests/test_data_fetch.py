@@ -20,11 +20,13 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
 from course_lib import cli
+from course_lib.data import bapps, nights
 from course_lib.data import download as downloading
 from course_lib.data import fetch as fetching
 from course_lib.data import unpack as unpacking
@@ -35,6 +37,11 @@ from course_lib.paths import repo_root
 
 DATA = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)
+MODIFIED = "Mon, 01 Jan 2024 00:00:00 GMT"
+
+
+def etag(content):
+    return f'"{hashlib.md5(content).hexdigest()}"'
 
 
 class Site:
@@ -44,6 +51,7 @@ class Site:
         self.files, self.asked = {}, []
         self.cuts = []  # how many bytes of each next response to send before dropping the connection
         self.ranges = self.if_range = self.etags = self.lengths = True
+        self.weak = False  # an ETag that is no use for resuming, beside a Last-Modified that is
         self.before = lambda count: None  # called before the request with this number
         self.failures = []  # status codes of the next responses
 
@@ -55,9 +63,9 @@ class Site:
             handler.send_error(self.failures.pop(0) if self.failures else 404)
             return
         content = self.files[name]
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        validator = MODIFIED if self.weak else etag(content)
         start = int(re.fullmatch(r"bytes=(\d+)-", span)[1]) if span and self.ranges else 0
-        if start and self.if_range and condition != etag:
+        if start and self.if_range and condition != validator:
             start = 0
         if start >= len(content) > 0:
             handler.send_error(416)
@@ -68,7 +76,9 @@ class Site:
         if self.lengths:
             handler.send_header("Content-Length", str(len(content) - start))
         if self.etags:
-            handler.send_header("ETag", etag)
+            handler.send_header("ETag", ("W/" if self.weak else "") + etag(content))
+        if self.weak:
+            handler.send_header("Last-Modified", MODIFIED)
         handler.end_headers()
         body = content[start:]
         with contextlib.suppress(ConnectionError):
@@ -102,10 +112,6 @@ def site(monkeypatch):
 @pytest.fixture
 def part(tmp_path):
     return PartialFile(tmp_path / "x.tar.part")
-
-
-def etag(content):
-    return f'"{hashlib.md5(content).hexdigest()}"'
 
 
 # Downloads
@@ -160,6 +166,21 @@ def test_file_that_changes_on_the_server_is_never_mixed(site, part, new, if_rang
     site.files["x.tar"], site.cuts, site.before, site.if_range = DATA, [100_000], change, if_range
     download(site.url + "x.tar", part)
     assert part.path.read_bytes() == new
+
+
+def test_weak_etag_is_not_relied_on_when_there_is_a_last_modified(site, part):
+    site.files["x.tar"], site.cuts, site.weak = DATA, [1000], True
+    download(site.url + "x.tar", part)
+    assert part.path.read_bytes() == DATA and site.asked[1] == ("x.tar", "bytes=1000-", MODIFIED)
+
+
+@pytest.mark.parametrize("cuts", [[], [200_000, 0, 0, 0, 0]], ids=["complete", "dropped"])
+def test_bytes_from_another_address_are_not_continued(site, part, cuts):
+    site.files, site.cuts = {"x.tar": DATA, "y.tar": OTHER}, cuts
+    with contextlib.suppress(ConnectionError):
+        download(site.url + "x.tar", part)
+    download(site.url + "y.tar", part)
+    assert part.path.read_bytes() == OTHER and site.asked[-1] == ("y.tar", None, None)
 
 
 def test_bytes_of_unknown_origin_are_not_continued(site, part):
@@ -413,7 +434,8 @@ def make_jnd(path):
 
 
 def make_val(path):
-    return tar(path, triplets(*(f"val/{name}" for name in ("traditional", "cnn", "superres", "deblur", "color"))))
+    subsets = ("traditional", "cnn", "superres", "deblur", "color", "frameinterp")
+    return tar(path, triplets(*(f"val/{subset}" for subset in subsets)))
 
 
 def make_train(path):
@@ -482,6 +504,19 @@ def test_command_makes_the_folders_that_the_readers_expect_and_leaves_nothing_el
         assert f"SHA-256 of {name}: {hashlib.sha256(served.files[name]).hexdigest()}" in out
 
 
+def test_readers_find_what_was_fetched(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    for dataset in ("bapps", "nights"):
+        fetch(dataset, tmp_path, url=served.url, any_count=True)
+    picture = torch.from_numpy(np.array(Image.open(PICTURE))).permute(2, 0, 1)
+    sets = [bapps.triplets(tmp_path, "train"), bapps.triplets(tmp_path, "val"), bapps.pairs(tmp_path)]
+    assert [len(data) for data in sets] == [6, 12, 4]
+    assert sets[1].judge.tolist() == pytest.approx([0.6] * 12) and sets[2].same.tolist() == pytest.approx([0.6] * 4)
+    assert [len(nights.triplets(tmp_path, split)) for split in ("train", "val", "test")] == [2, 1, 1]
+    for data in (*sets, nights.triplets(tmp_path, "train", size=None)):
+        torch.testing.assert_close(data[0].p1, picture / 255)
+
+
 def test_second_command_downloads_nothing_and_says_so(served, tmp_path):
     command = ["bapps-val", "--data-dir", tmp_path / "data", "--url", served.url, "--any-count"]
     run(*command)
@@ -513,6 +548,24 @@ def test_dropped_connection_is_continued_by_the_next_command(served, tmp_path):
     assert code == 1 and "500 bytes are kept in" in error and "\n" not in error
     assert run(*command)[0] == 0
     assert served.asked[-1][1] == "bytes=500-"
+
+
+def test_trying_a_mirror_loses_nothing_of_the_first_download(served, tmp_path):
+    served.cuts, command = [500, 0, 0, 0, 0], ["bapps-jnd", "--data-dir", tmp_path / "data", "--any-count", "--url"]
+    run(*command, served.url)
+    served.files["other/jnd.tar.gz"] = b"<html>Please log in</html>"
+    assert "no archive" in run(*command, served.url + "other/")[2]
+    assert run(*command, served.url)[0] == 0 and served.asked[-1][1] == "bytes=500-"
+
+
+def test_archive_that_does_not_fit_unpacked_or_is_larger_than_published_is_refused(archives, tmp_path, monkeypatch):
+    usage, size = shutil.disk_usage(tmp_path), (archives / "jnd.tar.gz").stat().st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1.4 * size))
+        assert "are needed in" in run("bapps-jnd", "--data-dir", tmp_path / "data", "--url", archives)[2]
+    monkeypatch.setitem(DATASETS, "bapps-jnd", (dataclasses.replace(fetching.BAPPS_JND, size=1000.0),))
+    assert "holds more than 2e-06 GB" in run("bapps-jnd", "--data-dir", tmp_path / "data", "--url", archives)[2]
+    assert not (tmp_path / "data" / "jnd").exists()
 
 
 def test_interrupted_unpacking_is_not_taken_for_finished_and_needs_no_new_download(served, tmp_path, monkeypatch):
