@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -109,6 +109,123 @@ def fetch(
     from course_lib.data.fetch import fetch as fetch_dataset
 
     fetch_dataset(dataset, data_dir, url=url, sha256=sha256 or (), any_count=any_count)
+
+
+@app.command()
+def evaluate(
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="May be repeated: l2, psnr, ssim, ms-ssim, lpips-NET, lpips-NET-uncalibrated, "
+            "lpips-NET-random, a metric.pt, or module:function.",
+            show_default="l2 ssim lpips-st-alex",
+        ),
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="simulated, bapps, nights, materials or folder.")] = "simulated",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data lies.", show_default=False)] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data set.", show_default="its test split")] = None,
+    jnd: Annotated[bool, typer.Option("--jnd", help="Score same-or-different judgments instead of 2AFC.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only so many, spread evenly over the data.", show_default=False)
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write a .json or .csv file.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Triplets at a time.")] = 50,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Score metrics against judgments: one row per metric and part of the data, with 95 % bootstrap intervals.
+
+    2AFC: the share of votes that a metric agrees with, beside the scores of one random person (human) and of the
+    majority, which is the most that any metric can reach. With --jnd: mean average precision.
+
+    \b
+    Examples:
+    python -m course_lib evaluate --metric l2 --metric lpips-st-alex --limit 200
+    python -m course_lib evaluate --metric numpy_metrics:my_distance --dataset bapps --data-dir data
+    """  # noqa: D301
+    import pandas as pd
+
+    from course_lib import judgments
+    from course_lib.data import sources
+
+    if output and output.suffix not in (".json", ".csv"):
+        raise ValueError(f"{output} ends in neither .json nor .csv; rename it")
+    _check_device(device)
+    metrics = [judgments.load(name, device) for name in metric or ("l2", "ssim", "lpips-st-alex")]
+    data = _spread((sources.open_pairs if jnd else sources.open_triplets)(dataset, data_dir, split), limit)
+    print(f"{data.name}: {len(data)} {'pairs' if jnd else 'triplets'}", file=sys.stderr)
+    tables = []
+    for measure in metrics:
+        evaluation = judgments.evaluate(measure, data, batch_size=batch_size, device=device, progress=True)
+        tables.append(evaluation.table())
+    table = pd.concat(tables, ignore_index=True)
+    print(table.drop(columns="data").to_string(index=False, float_format="{:.3f}".format))
+    if output:
+        judgments.write_tables(output, table, {"data": data.name, "kind": "jnd" if jnd else "2afc"})
+
+
+@app.command()
+def train_lpips(
+    folder: Annotated[Path, typer.Argument(help="Receives metric.pt, checkpoints and metrics.", show_default=False)],
+    mode: Annotated[str, typer.Option(help="lin: heads only; tune: trunk as well; scratch: all anew.")] = "lin",
+    net: Annotated[str, typer.Option(help="st-alex, st-vgg (offline), alex, vgg or squeeze (downloaded).")] = "st-alex",
+    dataset: Annotated[str, typer.Option(help="simulated, bapps, nights, materials or folder.")] = "simulated",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data lies.", show_default=False)] = None,
+    split: Annotated[str, typer.Option(help="What to learn from.")] = "train",
+    val_split: Annotated[str | None, typer.Option(help="What to score after every epoch.", show_default=False)] = "val",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only so many, spread evenly over the data.", show_default=False)
+    ] = None,
+    ranking: Annotated[str, typer.Option(help="network (published) or sigmoid of the difference.")] = "network",
+    dropout: Annotated[str, typer.Option(help="channel, element (published; slow) or none.")] = "channel",
+    learning_rate: Annotated[float, typer.Option(help="Of Adam; a small data set wants more, such as 1e-2.")] = 1e-4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Triplets per step.")] = 50,
+    epochs: Annotated[int, typer.Option(min=0, help="At this learning rate.")] = 5,
+    decay_epochs: Annotated[int, typer.Option(min=0, help="More, falling to 0.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Train LPIPS on judgments; the same command continues a run that was interrupted.
+
+    "lin" sends every image through the trunk once, keeps the channel differences in FOLDER, and then trains in
+    seconds. Score the result with: python -m course_lib evaluate --metric FOLDER/metric.pt
+
+    \b
+    Example, half a minute:
+    python -m course_lib train-lpips runs/lin --learning-rate 1e-2 --limit 500
+    """  # noqa: D301
+    from course_lib import judgments
+    from course_lib.data import sources
+
+    _check_device(device)
+    recipe = judgments.Recipe(learning_rate, batch_size, epochs, decay_epochs, ranking, dropout, seed)
+    splits: list[str | None] = [None] if dataset == "folder" else [split, val_split] if val_split else [split]
+    data, *val = (_spread(sources.open_triplets(dataset, data_dir, name), limit) for name in splits)
+    print(f"training {net}, mode {mode}, on {len(data)} triplets of {data.name}", file=sys.stderr)
+    trained = judgments.train_lpips(
+        mode, data, val=val[0] if val else None, net=net, recipe=recipe, fast=dropout != "element", folder=folder, device=device,
+        progress=True,
+    )  # fmt: skip
+    print(*(" ".join(f"{key} {value:.4g}" for key, value in record.items()) for record in trained.history), sep="\n")
+    print(f"the metric is in {folder / 'metric.pt'}", file=sys.stderr)
+
+
+def _spread(data: Any, limit: int | None) -> Any:
+    """At most `limit` items, spread evenly, because neighbours are often of one photograph or subset."""
+    import torch
+
+    if limit is None or limit >= len(data):
+        return data
+    return data.select(torch.arange(limit) * len(data) // limit)
+
+
+def _check_device(device: str) -> None:
+    """Say at once, in one line, that a device is not there."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); use cpu") from None
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def train(
         seed: of the order of the data and of the global random state (dropout).
         device: where model and batches go.
         precision: "fp32", or "bf16" for a loss computed under autocast; weights stay fp32.
-        progress: what to write before the progress bar; None shows no bar.
+        progress: what to write before the progress bar, which is shown on a terminal; None shows none.
 
     Raises:
         TrainingError: if the loss is NaN or infinite, or `folder` holds a run with other settings or is damaged.
@@ -89,7 +89,9 @@ def train(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         torch.manual_seed(seed)
         run.resume()
-        bar = tqdm(total=epochs, initial=run.epoch, desc=progress, unit="epoch", disable=progress is None)
+        bar = tqdm(
+            total=epochs, initial=run.epoch, desc=progress, unit="epoch", disable=True if progress is None else None
+        )
         while run.epoch < epochs and not run.stopped:
             model.train()
             order = torch.Generator().manual_seed(seed * 1_000_003 + run.epoch)

@@ -17,15 +17,21 @@ from course_lib.judgments.learning import load_metric
 from course_lib.judgments.scores import bootstrap_interval, human_ceiling, jnd_map, majority_ceiling, two_afc_score
 from course_lib.lpips import LPIPS
 from course_lib.paths import write_atomically
-from course_lib.perceptual_losses import ms_ssim, mse, psnr, ssim
+from course_lib.perceptual_losses import ms_ssim, psnr, ssim
 from course_lib.trunks import NETS
+from course_lib.validation import check_pair
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def l2(x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n"]:
-    """Euclidean distance of pixels, on the [0, 1] scale."""
-    return (mse(x, y) * x[0].numel()).sqrt()
+    """Euclidean distance of pixels, on the [0, 1] scale; its gradient is 0, not NaN, where x equals y.
+
+    Raises:
+        TypeError, ValueError: if x or y is not a batch of images in [0, 1], or their shapes differ.
+    """
+    check_pair(x, y)
+    return torch.linalg.vector_norm((x - y).flatten(1), dim=1)
 
 
 PIXEL_METRICS: dict[str, Distance] = {
@@ -55,17 +61,23 @@ class Metric:
         Raises:
             ValueError: if the metric does not return one number for each pair.
         """
-        distance = self.distance(x, y)
-        if not isinstance(distance, Tensor) or distance.shape != (len(x),):
-            found = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
-            raise ValueError(f"metric {self.name!r} returned {found} for {len(x)} pairs; return a tensor ({len(x)},)")
-        return distance
+        return self._checked(self.distance(x, y), len(x))
 
     def triplet_distances(self, ref: Tensor, p0: Tensor, p1: Tensor) -> tuple[Tensor, Tensor]:
-        """(d(ref, p0), d(ref, p1)), in one go where the metric can."""
+        """(d(ref, p0), d(ref, p1)), in one go where the metric can. Raises as calling it does."""
         if hasattr(self.distance, "triplet_distances"):
-            return self.distance.triplet_distances(ref, p0, p1)
+            d0, d1 = self.distance.triplet_distances(ref, p0, p1)
+            return self._checked(d0, len(ref)), self._checked(d1, len(ref))
         return self(ref, p0), self(ref, p1)
+
+    def _checked(self, distance: Any, n: int) -> Tensor:
+        if not isinstance(distance, Tensor) or distance.shape != (n,):
+            found = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
+            raise ValueError(f"metric {self.name!r} returned {found} for {n} pairs; return a tensor ({n},)")
+        if distance.isnan().any():
+            at = int(distance.isnan().nonzero()[0])
+            raise ValueError(f"metric {self.name!r} returned NaN for pair {at} of a batch of {n}; it has no distance")
+        return distance
 
 
 def load(metric: str | Path | Distance, device: str | torch.device = "cpu", seed: int = 0) -> Metric:
@@ -98,9 +110,12 @@ def load(metric: str | Path | Distance, device: str | torch.device = "cpu", seed
     if not colon:
         raise ValueError(f"unknown metric {name!r}; choose {', '.join(METRICS)}, a metric.pt, or module:function")
     try:
-        return Metric(name, getattr(importlib.import_module(module), function))
-    except (ImportError, AttributeError) as error:
+        distance = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"metric {name!r} cannot be imported ({error}); name a function as module:function") from None
+    if not callable(distance):
+        raise ValueError(f"metric {name!r} is a {type(distance).__name__}; name a function of two batches of images")
+    return Metric(name, distance)
 
 
 @dataclass
@@ -166,7 +181,12 @@ class Evaluation:
 
     def _interval(self, chosen: Tensor, resamples: int, seed: int) -> tuple[float, float]:
         groups = None if self.groups is None else self.groups[chosen]
-        return bootstrap_interval(lambda i: self._score(chosen[i]), len(chosen), groups, resamples=resamples, seed=seed)
+
+        def resampled(i: Tensor) -> float:
+            nobody = self.kind == "jnd" and not self.votes[chosen[i]].any()  # said "same": it has no average precision
+            return float("nan") if nobody else self._score(chosen[i])
+
+        return bootstrap_interval(resampled, len(chosen), groups, resamples=resamples, seed=seed)
 
 
 @torch.no_grad()
@@ -185,7 +205,7 @@ def evaluate(
         data: triplets (2AFC) or pairs (JND), in memory or in files.
         batch_size: triplets or pairs at a time.
         device: where to compute.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal.
 
     Raises:
         ValueError: for empty data, a metric that returns something else than one number per pair, or NaN.
@@ -196,7 +216,10 @@ def evaluate(
         raise ValueError(f"{data.name} is empty; there is nothing to score")
     collected = []
     for batch in tqdm(
-        data.batches(batch_size), total=-(-len(data) // batch_size), desc=measure.name, disable=not progress
+        data.batches(batch_size),
+        total=-(-len(data) // batch_size),
+        desc=measure.name,
+        disable=None if progress else True,
     ):
         *images, _ = (part.to(device) for part in batch)
         measured = measure.triplet_distances(*images) if kind == "2afc" else (measure(*images),)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from course_lib.trunks import Trunk
 DROPOUT = 0.5  # of the published training
 
 
+@runtime_checkable
 class TripletData(Protocol):
     """Judged triplets, in memory or in files: Triplets, TripletFiles."""
 
@@ -202,21 +203,28 @@ def cache_differences(
         batch_size: triplets at a time.
         folder: where to keep them for the next time, as memory-mapped files that need not fit into memory (9 kB per
             triplet for AlexNet). Those of other triplets or another trunk are replaced. None keeps them in memory.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal.
+
+    Raises:
+        ValueError: for empty data.
     """
+    check_not_empty(data)
     trunk = metric.network.trunk
     photo, key = getattr(data, "photo", None), None
     if folder is not None:
         folder = Path(folder)
         key = fingerprint(trunk, data)
-        if (folder / "key.txt").exists() and (folder / "key.txt").read_text() == key:
-            d0, d1 = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ("d0", "d1"))
-            return CachedDifferences(data.name, trunk.widths, d0, d1, data.judge, photo)
+        stored = _stored(folder, key)
+        if stored is not None:
+            return CachedDifferences(data.name, trunk.widths, *stored, data.judge, photo)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "key.txt").unlink(missing_ok=True)
+        for name in ("key.txt", "d0.npy", "d1.npy"):  # not overwritten: somebody may have them mapped into memory
+            (folder / name).unlink(missing_ok=True)
     d0, d1 = (_array(folder, name, (len(data), sum(trunk.widths))) for name in ("d0", "d1"))
     start = 0
-    for batch in tqdm(data.batches(batch_size), total=-(-len(data) // batch_size), disable=not progress, unit="batch"):
+    for batch in tqdm(
+        data.batches(batch_size), total=-(-len(data) // batch_size), disable=None if progress else True, unit="batch"
+    ):
         rows = slice(start, start + len(batch.judge))
         d0[rows], d1[rows] = channel_differences(trunk, *(images.to(trunk.mean.device) for images in batch[:3]))
         start = rows.stop
@@ -226,12 +234,29 @@ def cache_differences(
 
 
 def fingerprint(trunk: Trunk, data: TripletData) -> str:
-    """Changes with the trunk's weights, the votes, and the first, middle and last images."""
+    """Changes with the trunk's net and weights, the votes, and the first, middle and last images."""
     ends = data[torch.tensor([0, len(data) // 2, len(data) - 1])]
-    content = hashlib.sha256()
+    content = hashlib.sha256(trunk.net.encode())
     for tensor in (*trunk.state_dict().values(), data.judge, *ends):
         content.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return content.hexdigest()
+
+
+def check_not_empty(data: TripletData | CachedDifferences) -> None:
+    """Raise a ValueError if there are no triplets."""
+    if not len(data):
+        raise ValueError(f"{data.name} is empty; give at least one triplet")
+
+
+def _stored(folder: Path, key: str) -> tuple[Tensor, Tensor] | None:
+    """The differences in `folder`, or None where they are others, unfinished or damaged."""
+    try:
+        if (folder / "key.txt").read_text() != key:
+            return None
+        d0, d1 = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ("d0", "d1"))
+        return d0, d1
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def _array(folder: Path | None, name: str, shape: tuple[int, int]) -> Tensor:
