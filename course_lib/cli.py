@@ -198,12 +198,14 @@ def train_lpips(
 
     _check_device(device)
     recipe = judgments.Recipe(learning_rate, batch_size, epochs, decay_epochs, ranking, dropout, seed)
-    splits: list[str | None] = [None] if dataset == "folder" else [split, val_split] if val_split else [split]
+    splits: tuple[str | None, ...] = (split, val_split) if val_split else (split,)
+    if dataset == "folder":
+        splits = (None,)
     data, *val = (_spread(sources.open_triplets(dataset, data_dir, name), limit) for name in splits)
     print(f"training {net}, mode {mode}, on {len(data)} triplets of {data.name}", file=sys.stderr)
     trained = judgments.train_lpips(
-        mode, data, val=val[0] if val else None, net=net, recipe=recipe, fast=dropout != "element", folder=folder, device=device,
-        progress=True,
+        mode, data, val=val[0] if val else None, net=net, recipe=recipe, fast=dropout != "element", folder=folder,
+        device=device, progress=True,
     )  # fmt: skip
     print(*(" ".join(f"{key} {value:.4g}" for key, value in record.items()) for record in trained.history), sep="\n")
     print(f"the metric is in {folder / 'metric.pt'}", file=sys.stderr)
