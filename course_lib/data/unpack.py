@@ -38,6 +38,7 @@ def unpack(archive: Path, target: Path, max_bytes: float, check: Callable[[Path]
     Raises:
         BadArchiveError: damaged; or a member is a link or device, has an absolute path, leads out of the archive's
             folder, occurs twice; or all are too large or too many.
+        ValueError: the archive has no such folder, or `check` says so.
         FileExistsError: if `target` exists.
     """
     if target.exists():
@@ -47,22 +48,25 @@ def unpack(archive: Path, target: Path, max_bytes: float, check: Callable[[Path]
         shutil.rmtree(hidden)  # of a run that was killed
     hidden.mkdir(parents=True)
     try:
-        _write(archive, hidden, target.name, max_bytes)
+        tops = _write(archive, hidden, target.name, max_bytes)
         if not (hidden / target.name).is_dir():
-            raise BadArchiveError(f"{archive} has no folder {target.name}/")
+            found = ", ".join(sorted(tops)[:5]) or "nothing"
+            raise ValueError(f"{archive} has no folder {target.name}/ but {found}; it is kept: unpack it by hand")
         check(hidden / target.name)
         (hidden / target.name).rename(target)
     finally:
         shutil.rmtree(hidden)
 
 
-def _write(archive: Path, hidden: Path, top: str, max_bytes: float) -> None:
-    total = 0
+def _write(archive: Path, hidden: Path, top: str, max_bytes: float) -> set[str]:
+    """Write what lies in the folder `top`; return what the archive has at its top."""
+    total, tops = 0, set()
     try:
         for count, (name, size, source) in enumerate(tqdm(_members(archive), unit=" files", disable=None)):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or set(name) & set("\\:\0"):
                 raise BadArchiveError(f"{archive} was not unpacked: its member {name!r} leads out of the folder")
+            tops.add(next(iter(path.parts), "."))
             total += abs(size)
             if total > max_bytes or count >= MAX_MEMBERS:
                 limit = f"{max_bytes / 1e9:.3g} GB or {MAX_MEMBERS} files"
@@ -77,6 +81,7 @@ def _write(archive: Path, hidden: Path, top: str, max_bytes: float) -> None:
                 raise BadArchiveError(f"{archive} was not unpacked: it has the member {name!r} twice") from None
     except DAMAGE as error:
         raise BadArchiveError(f"{archive} is damaged, or no archive ({' '.join(str(error).split())})") from None
+    return tops
 
 
 def _members(archive: Path) -> Iterator[Member]:
