@@ -130,7 +130,7 @@ def test_empty_data_and_unknown_options_are_named():
         train(model, lambda rows: torch.zeros(()), lambda g: [], adam, epochs=1, precision="fp8")
     with pytest.raises(ValueError, match="best and patience need validate="):
         train(model, lambda rows: torch.zeros(()), lambda g: [], adam, epochs=1, best="score")
-    with pytest.raises(ValueError, match="best='accuracy' is not a metric; validate returns .*score"):
+    with pytest.raises(ValueError, match=r"best='accuracy' is not a metric; validate returns .*score"):
         run(validate=lambda: {"score": 1.0}, best="accuracy")
 
 
@@ -154,5 +154,5 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
     with pytest.raises(ValueError, match=r"last\.pt is damaged or not a checkpoint"):
         run(tmp_path)
     assert (tmp_path / "last.pt").read_bytes() == content
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint"):
         load_checkpoint(tmp_path / "nothing.pt")
