@@ -1,6 +1,7 @@
 # make lab   opens the course in JupyterLab        make exercises   solutions/ -> exercises/
 # make test  proves that everything works          make notebooks   executes notebooks/ and solutions/ again
 # make bench compares speed with other libraries   make lint / make clean
+# make bench-judgments  chapter 08's long measurements (an hour; downloads AlexNet)
 PYTHON ?= python3
 LAB_ARGS ?=
 PYTEST_ARGS ?= --durations=10
@@ -32,7 +33,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: lab test lint exercises notebooks bench clean
+.PHONY: lab test lint exercises notebooks bench bench-judgments clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -65,6 +66,9 @@ notebooks: .venv/.installed-test
 bench: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_precision.py
 	"$(VENV)" tests/benchmarks/bench_lpips.py
+
+bench-judgments: .venv/.installed-test
+	"$(VENV)" tests/benchmarks/bench_judgments.py
 
 clean:
 	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
