@@ -26,8 +26,7 @@ def two_afc_agreement(d0: Distances, d1: Distances, judge: Votes) -> Votes:
         ValueError: for no triplets, different lengths, a distance that is NaN, or a vote outside [0, 1].
     """
     _check(judge, "judge", d0=d0, d1=d1)
-    half = torch.full_like(judge, 0.5)
-    return torch.where(d0 < d1, 1 - judge, torch.where(d1 < d0, judge, half))
+    return torch.where(d0 < d1, 1 - judge, torch.where(d1 < d0, judge, 0.5))
 
 
 def two_afc_score(d0: Distances, d1: Distances, judge: Votes) -> float:
@@ -91,7 +90,13 @@ def jnd_map(distance: Distances, same: Votes) -> float:
 
 
 def pearson(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
-    """Pearson's linear correlation, in [-1, 1]; NaN where one of the two does not vary."""
+    """Pearson's linear correlation, in [-1, 1]; NaN where one of the two does not vary.
+
+    Raises:
+        ValueError: for vectors of different lengths, or a value that is NaN.
+    """
+    if not _vary(x, y):
+        return float("nan")
     x, y = (v.double() - v.double().mean() for v in (x, y))
     return ((x * y).sum() / (x.norm() * y.norm())).item()
 
@@ -104,52 +109,59 @@ def ranks(x: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
 
 
 def spearman(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
-    """Spearman's rank correlation, in [-1, 1]: Pearson's of the :func:`ranks`."""
+    """Spearman's rank correlation, in [-1, 1]: Pearson's of the :func:`ranks`. NaN and raises as :func:`pearson`."""
+    _vary(x, y)
     return pearson(ranks(x), ranks(y))
 
 
 def kendall(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:
-    """Kendall's tau-b, in [-1, 1]: pairs ordered alike minus pairs ordered unlike, corrected for ties; NaN as above.
+    """Kendall's tau-b, in [-1, 1]: pairs ordered alike minus pairs ordered unlike, corrected for ties.
 
-    Compares all pairs, one row at a time: a second for 10,000 values.
+    NaN and raises as :func:`pearson`. Compares all pairs, one row at a time: a second for 10,000 values.
     """
+    if not _vary(x, y):
+        return float("nan")
     alike = ordered_x = ordered_y = 0.0
     for i in range(len(x)):
         sx, sy = (x[i] - x[:i]).sign(), (y[i] - y[:i]).sign()
         alike += (sx * sy).sum().item()
         ordered_x += sx.abs().sum().item()
         ordered_y += sy.abs().sum().item()
-    return alike / (ordered_x * ordered_y) ** 0.5 if ordered_x and ordered_y else float("nan")
+    return alike / (ordered_x * ordered_y) ** 0.5
 
 
 def pearson_after_logistic(distance: Distances, opinion: Float[Tensor, "n"]) -> float:
     """Pearson's correlation of opinions with the logistic curve of `distance` that fits them best (least squares).
 
     The curve, a + b / (1 + exp(-(d - c) / s)), takes out that a metric's scale is arbitrary. As the sign of b is free,
-    the result is not negative, up to a failure to fit.
+    the result is not negative. NaN as :func:`pearson`.
 
     Raises:
-        ValueError: if no curve could be fitted.
+        ValueError: as :func:`pearson`, for fewer than 5 values, or if no curve could be fitted.
 
     Source: Sheikh, Sabir, Bovik, A statistical evaluation of recent full reference image quality assessment
     algorithms, IEEE Transactions on Image Processing 15, 2006 (there with a linear term).
     """
-    import numpy as np
-    from scipy.optimize import curve_fit
+    from scipy.optimize import least_squares
     from scipy.special import expit
 
-    d, y = distance.double().cpu().numpy(), opinion.double().cpu().numpy()
-    slope = np.sign(np.corrcoef(d, y)[0, 1]) or 1.0
-    start = (y.min() if slope > 0 else y.max(), slope * np.ptp(y), np.median(d), d.std() or 1.0)
+    if not _vary(distance, opinion):
+        return float("nan")
+    if len(distance) < 5:
+        raise ValueError(f"{len(distance)} values say nothing about a curve with 4 parameters; give at least 5")
+    d, y = ((v.double() - v.double().mean()) / v.double().std() for v in (distance.cpu(), opinion.cpu()))
+    span = (y.max() - y.min()).item()
+    slope = 1.0 if (d * y).sum() >= 0 else -1.0
 
-    def curve(d, a, b, c, s):
-        return a + b * expit((d - c) / s)
+    def curve(parameters):
+        low, height, center, scale = parameters
+        return low + height * expit((d.numpy() - center) / scale)
 
-    try:
-        fitted, _ = curve_fit(curve, d, y, start, maxfev=20_000)
-    except RuntimeError as error:
-        raise ValueError(f"no logistic curve fits these {len(d)} values: {error}") from None
-    return pearson(torch.from_numpy(curve(d, *fitted)), torch.from_numpy(y))
+    start = (-slope * span / 2, slope * span, d.median().item(), 1.0)
+    fit = least_squares(lambda parameters: curve(parameters) - y.numpy(), start, method="lm", max_nfev=20_000)
+    if not fit.success:
+        raise ValueError(f"no logistic curve fits these {len(d)} values; report another correlation")
+    return pearson(torch.from_numpy(curve(fit.x)), y)
 
 
 def bootstrap_interval(
@@ -170,17 +182,18 @@ def bootstrap_interval(
         groups: group of each triplet, for example the photograph it was cut from. Whole groups are then drawn, because
             triplets of one photograph are alike; without groups single triplets are drawn. With fewer than about ten
             groups the interval is too narrow, and the more so the fewer they are.
-        resamples: how many data sets are drawn.
+        resamples: how many data sets are drawn. Those whose score is NaN, because it is not defined, do not count.
         level: the share of their scores that the interval holds.
         seed: of the random numbers.
 
     Raises:
-        ValueError: for nothing to draw from, `groups` of another length, or a level outside (0, 1).
+        ValueError: for nothing to draw from, `groups` of another length, a level outside (0, 1), or when every score
+            is NaN.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     if n < 1 or resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"n={n}, resamples={resamples}, level={level}: give at least 1, at least 1, between 0 and 1")
+        raise ValueError(f"n={n}, resamples={resamples}, level={level}; n and resamples start at 1, level is in (0, 1)")
     if groups is not None and len(groups) != n:
         raise ValueError(f"{len(groups)} groups for {n} triplets; give one for each")
     generator = torch.Generator().manual_seed(seed)
@@ -193,10 +206,23 @@ def bootstrap_interval(
             drawn = torch.randint(len(members), (len(members),), generator=generator)
             chosen = torch.cat([members[i] for i in drawn.tolist()])
         scores.append(score(chosen))
-    low, high = torch.tensor(scores, dtype=torch.float64).quantile(
-        torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    )
+    defined = torch.tensor(scores, dtype=torch.float64)
+    defined = defined[~defined.isnan()]
+    if not len(defined):
+        raise ValueError(
+            f"the score of all {resamples} resampled data sets is NaN; look at the score of the data itself"
+        )
+    low, high = defined.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return low.item(), high.item()
+
+
+def _vary(x: Tensor, y: Tensor) -> bool:
+    """Whether a correlation is defined: both take at least two values."""
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"shapes {tuple(x.shape)} and {tuple(y.shape)}; give two vectors of one length")
+    if x.isnan().any() or y.isnan().any():
+        raise ValueError("there is NaN among the values to correlate; find out where it comes from, or leave it out")
+    return len(x) > 1 and bool(x.min() < x.max()) and bool(y.min() < y.max())
 
 
 def _check(votes: Tensor, name: str, **distances: Tensor) -> None:
