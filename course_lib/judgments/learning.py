@@ -11,20 +11,25 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from course_lib.judgments.ranking import (
+    DROPOUT,
     RANKINGS,
     CachedDifferences,
     Heads,
     Ranker,
     TripletData,
     cache_differences,
+    check_not_empty,
+    fingerprint,
 )
 from course_lib.judgments.scores import two_afc_score
 from course_lib.lpips import LPIPS
 from course_lib.paths import write_atomically
 from course_lib.training import load_checkpoint, to_device, train
+from course_lib.trunks import Trunk
 
 MODES = ("lin", "tune", "scratch")
 DROPOUTS = ("channel", "element", "none")
+NEEDS_IMAGES = "element-wise dropout needs the images in every step; set fast=False or dropout='channel'"
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,15 @@ class Recipe:
             raise ValueError(f"unknown ranking {self.ranking!r}; choose one of {', '.join(RANKINGS)}")
         if self.dropout not in DROPOUTS:
             raise ValueError(f"unknown dropout {self.dropout!r}; choose one of {', '.join(DROPOUTS)}")
-        if not (self.learning_rate > 0 and self.batch_size >= 1 and self.epochs + self.decay_epochs >= 1):
-            raise ValueError(f"learning rate, batch size and epochs must be positive in {self}")
+        if not (self.learning_rate > 0 and self.batch_size >= 1):
+            raise ValueError(f"learning_rate is {self.learning_rate}, batch_size {self.batch_size}; both are positive")
+        if min(self.epochs, self.decay_epochs) < 0 or self.epochs + self.decay_epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}, decay_epochs {self.decay_epochs}; train for at least one epoch")
 
     def rate(self, epoch: float) -> float:
         """Share of the learning rate at a time in epochs: 1, then linearly down to 0."""
         left = self.epochs + self.decay_epochs - epoch
-        return 1.0 if epoch <= self.epochs else max(0.0, left / self.decay_epochs)
+        return 1.0 if epoch <= self.epochs else max(0.0, left) / max(1, self.decay_epochs)
 
 
 @dataclass
@@ -135,7 +142,7 @@ def train_lpips(
         net: network of the trunk.
         recipe: how to train; default: as published.
         weights: of the trunk at the start: "pretrained", or None for random ones; "scratch" always starts at random.
-        trunk: a state dict to start the trunk with instead, with torchvision's ``features.*`` names.
+        trunk: a state dict to start the trunk with instead, with torchvision's ``features.*`` names; not for "scratch".
         fast: in mode "lin", send each image through the trunk once, and train on the channel differences. The result
             is that of the slow way up to rounding. Not with element-wise dropout, which is drawn anew for every step.
         folder: for checkpoints, metrics and cached differences; a run that is there is continued.
@@ -143,26 +150,31 @@ def train_lpips(
         progress: show progress bars.
 
     Raises:
-        ValueError: for an unknown mode or net, element-wise dropout with `fast`, or a folder with another run.
+        ValueError: for an unknown mode or net, empty data, a trunk for "scratch", element-wise dropout with `fast`, or
+            a folder with another run.
         ConnectionError: if the trunk must be downloaded and there is no network.
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+    if mode == "scratch" and trunk:
+        raise ValueError("mode 'scratch' starts at random weights; leave trunk= out, or choose mode 'tune'")
     recipe = recipe or Recipe()
     fast = fast and mode == "lin"
     if fast and recipe.dropout == "element":
-        raise ValueError("element-wise dropout needs the images in every step; set fast=False or dropout='channel'")
+        raise ValueError(NEEDS_IMAGES)
+    for part in (data, val):
+        if part is not None:
+            check_not_empty(part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         metric = LPIPS(net, weights=None if mode == "scratch" or trunk else weights, calibrated=False).to(device)
-        heads = Heads(metric.network.trunk.widths, 0.5 if recipe.dropout == "channel" else 0.0)
-        ranking = RANKINGS[recipe.ranking]()
     if trunk:
         metric.load_trunk(trunk)
     network = metric.network
     network.trunk.requires_grad_(mode != "lin")
-    ranker = Ranker(heads, ranking, None if fast else network.trunk, 0.5 if recipe.dropout == "element" else 0.0)
-    settings = {"mode": mode, "net": net, "data": data.name, "triplets": len(data), **vars(recipe)}
+    ranker = _ranker(recipe, network.trunk.widths, None if fast else network.trunk)
+    settings = {"mode": mode, "fast": fast, "net": net, "data": data.name, "triplets": len(data), **vars(recipe)}
+    settings["trunk and triplets"] = fingerprint(network.trunk, data)[:12]
     learn: Any = data
     check: Any = val
     if fast:
@@ -173,7 +185,7 @@ def train_lpips(
         )
     history = _fit(ranker, learn, check, recipe, folder=folder, settings=settings, device=device, progress=progress)
     network.trunk.requires_grad_(False)
-    metric.set_heads(heads.per_layer())
+    metric.set_heads(ranker.heads.per_layer())
     trained = Trained(metric.eval(), mode, recipe, data.name, history)
     if folder:
         trained.save(Path(folder) / "metric.pt")
@@ -183,14 +195,20 @@ def train_lpips(
 def train_heads(
     data: CachedDifferences, *, val: CachedDifferences | None = None, recipe: Recipe | None = None
 ) -> tuple[Heads, list[dict[str, Any]]]:
-    """The fast way of mode "lin", from channel differences: trained heads and the metrics of every epoch."""
+    """The fast way of mode "lin", from channel differences: trained heads and the metrics of every epoch.
+
+    Raises:
+        ValueError: for empty data, or element-wise dropout.
+    """
     recipe = recipe or Recipe()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        heads = Heads(data.widths, 0.5 if recipe.dropout == "channel" else 0.0)
-        ranker = Ranker(heads, RANKINGS[recipe.ranking]())
+    if recipe.dropout == "element":
+        raise ValueError(NEEDS_IMAGES)
+    for part in (data, val):
+        if part is not None:
+            check_not_empty(part)
+    ranker = _ranker(recipe, data.widths)
     history = _fit(ranker, data, val, recipe)
-    return heads.eval(), history
+    return ranker.heads.eval(), history
 
 
 def held_out_distances(
@@ -204,11 +222,16 @@ def held_out_distances(
         groups: what is left out together; default: the photograph.
 
     Raises:
-        ValueError: if there are no groups, or only one.
+        ValueError: if there are no groups, only one, or not one for each triplet.
     """
     groups = data.photo if groups is None else groups
-    if groups is None or len(groups.unique()) < 2:
-        raise ValueError(f"{data.name} does not say which photographs its triplets are from, or has one; give groups")
+    if groups is None:
+        raise ValueError(f"{data.name} does not say which photographs its triplets are from; give groups=")
+    if len(groups) != len(data) or len(groups.unique()) < 2:
+        raise ValueError(
+            f"groups names {len(groups.unique())} groups of {len(groups)} triplets; give one name to each of the "
+            f"{len(data)} triplets of {data.name}, and at least two different ones"
+        )
     d0, d1 = torch.empty(len(data)), torch.empty(len(data))
     for group in groups.unique():
         out = groups == group
@@ -216,6 +239,14 @@ def held_out_distances(
         with torch.no_grad():
             d0[out], d1[out] = heads(data.d0[out]), heads(data.d1[out])
     return d0, d1
+
+
+def _ranker(recipe: Recipe, widths: tuple[int, ...], trunk: Trunk | None = None) -> Ranker:
+    """Heads and ranking as they are before the first step: the seed decides, and nothing random that came before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        heads = Heads(widths, DROPOUT if recipe.dropout == "channel" else 0.0)
+        return Ranker(heads, RANKINGS[recipe.ranking](), trunk, DROPOUT if recipe.dropout == "element" else 0.0)
 
 
 def _fit(
