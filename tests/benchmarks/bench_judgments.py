@@ -112,7 +112,8 @@ def measure_curves(train, test, trunk) -> dict:
                 curves[name][n] = round(two_afc_score(heads(check.d0), heads(check.d1), check.judge), 4)
         print(n, {name: curve.get(n) for name, curve in curves.items()}, flush=True)
     for n, mode in [(8000, "scratch"), (8000, "tune"), (1000, "scratch"), (200, "scratch"), (1000, "tune")]:
-        trained = train_lpips(mode, subset(train, n), net="alex", trunk=trunk, recipe=recipe(n, 1e-4))
+        start = None if mode == "scratch" else trunk
+        trained = train_lpips(mode, subset(train, n), net="alex", trunk=start, recipe=recipe(n, 1e-4))
         curves[mode][n] = round(evaluate(trained.metric, test).score, 4)
         learned = round(evaluate(trained.metric, subset(train, min(n, 1000))).score, 4)
         curves.setdefault(f"{mode}, on what it learned from", {})[n] = learned
