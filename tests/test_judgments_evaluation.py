@@ -200,7 +200,7 @@ def test_scores_are_those_of_distances_computed_one_by_one():
     assert result.interval() == pytest.approx(by_photo)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_the_batch_size_changes_no_distance(batch_size):
     ours, whole = (evaluate("lpips-st-alex", small_triplets(), batch_size=n).distances for n in (batch_size, 24))
     torch.testing.assert_close(ours, whole, atol=1e-6, rtol=1e-4)

@@ -170,7 +170,7 @@ def test_tuning_lowers_the_loss_by_more_than_training_the_heads_does():
     assert tune[0] - tune[-1] > max(1e-3, 10 * (lin[0] - lin[-1]))
 
 
-@pytest.mark.parametrize("group", range(4))
+@pytest.mark.parametrize("group", [0, 3])
 def test_held_out_distances_do_not_depend_on_the_votes_of_their_group(group):
     recipe = Recipe(learning_rate=0.02, epochs=1, decay_epochs=1)
     data = small_differences(80)
@@ -226,7 +226,7 @@ class Killed(Exception):
     """Stands for a process that ends without warning."""
 
 
-@pytest.mark.parametrize(("mode", "fast"), [("lin", True), ("lin", False), ("tune", False)])
+@pytest.mark.parametrize(("mode", "fast"), [("lin", True), ("tune", False)])
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch, mode, fast):
     whole = learn(mode, fast=fast)
     steps, clamp = [], Heads.clamp
