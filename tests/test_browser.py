@@ -1,4 +1,4 @@
-"""A real browser opens chapter 07 in JupyterLab, runs it from top to bottom, and moves a slider."""
+"""A real browser runs notebooks in JupyterLab: moves the slider of chapter 07, votes in the trial of chapter 08."""
 
 import json
 import os
@@ -16,11 +16,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import sync_playwright
 
 from course_lib.paths import repo_root
 
 NOTEBOOK = Path(os.environ.get("COURSE_BROWSER_NOTEBOOK", repo_root() / "notebooks" / "07_lpips.ipynb"))
+NAME = "notebook.ipynb"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # or cells outside the window have no elements
@@ -45,15 +47,28 @@ def folder():
         yield Path(name)
 
 
-@pytest.fixture
-def lab(folder):
-    """Address of a running JupyterLab whose only notebook is a copy of NOTEBOOK without its outputs."""
+def chapter_07():
+    """Chapter 07 without its outputs."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def trial_of_two():
+    """The trial of chapter 08 alone, two triplets long, with votes beside the notebook."""
+    source = "from course_lib.judgments.trial import *\ntrial_widget(Trial(size=2, folder='.'))"
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    return new_notebook(cells=[new_code_cell(source)], metadata={"kernelspec": kernel})
+
+
+@pytest.fixture
+def lab(folder, request):
+    """Address of a running JupyterLab whose only notebook is the one that the test's parameter makes."""
+    notebook = request.param()
     (folder / "work").mkdir()
-    nbformat.write(notebook, folder / "work" / NOTEBOOK.name)
+    nbformat.write(notebook, folder / "work" / NAME)
     for name, content in SETTINGS.items():
         path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +95,7 @@ def lab(folder):
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         wait_for(f"http://127.0.0.1:{port}/api", server, folder / "lab.log")
-        yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK.name}?token={token}"
+        yield f"http://127.0.0.1:{port}/lab/tree/{NAME}?token={token}"
     finally:
         server.terminate()
         try:
@@ -120,13 +135,9 @@ def page(folder):
 
 @pytest.mark.browser
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("lab", [chapter_07], indirect=True)
 def test_slider_of_chapter_07_changes_the_printed_distance(page, lab):
-    page.goto(lab)
-    until(page, lambda: page.evaluate(READY), 60)
-    page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells').then(ok => window.ran = ok)")
-    until(page, lambda: page.evaluate("window.ran !== undefined"), 240)
-    assert page.evaluate("window.ran"), "a cell failed"
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    run_all(page, lab)
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
     assert prompts and all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts), prompts
 
@@ -139,6 +150,30 @@ def test_slider_of_chapter_07_changes_the_printed_distance(page, lab):
     handle.press("ArrowRight")
     handle.press("ArrowRight")
     until(page, lambda: distances(output.inner_text()) not in ([], before), 30)
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("lab", [trial_of_two], indirect=True)
+def test_two_clicks_end_a_trial_of_two_and_show_its_scores(page, lab, folder):
+    run_all(page, lab)
+    for number, side in enumerate(("left", "right"), start=1):
+        page.get_by_text(f"Triplet {number} of 2").wait_for()
+        page.get_by_role("button", name=f"the {side} one is closer").click()
+    page.get_by_text("All 2 triplets are judged").wait_for()
+    page.get_by_text("The observers are simulated").wait_for()
+    assert re.search(r"you\D+\d+ %", page.locator(".jp-OutputArea table").inner_text())
+    assert json.loads(next((folder / "work").glob("trial-*.json")).read_text())["votes"] == [0, 1]
+
+
+def run_all(page, lab):
+    """Open the notebook and run it from top to bottom."""
+    page.goto(lab)
+    until(page, lambda: page.evaluate(READY), 60)
+    page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells').then(ok => window.ran = ok)")
+    until(page, lambda: page.evaluate("window.ran !== undefined"), 240)
+    assert page.evaluate("window.ran"), "a cell failed"
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
 def until(page, condition, seconds):
