@@ -318,7 +318,7 @@ def cuts_five_per_cent_on_both_sides(agreement, photo, resamples, generator):
     return interval(drawn_means(agreement, photo, resamples, generator), 0.05)
 
 
-@wrong(check.photograph_interval, "largest score")
+@wrong(check.photograph_interval, "or all of the scores")
 def returns_the_extremes(agreement, photo, resamples, generator):
     means = drawn_means(agreement, photo, resamples, generator)
     return min(means), max(means)
