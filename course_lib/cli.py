@@ -178,6 +178,9 @@ def train_lpips(
     ranking: Annotated[str, typer.Option(help="network (published) or sigmoid of the difference.")] = "network",
     dropout: Annotated[str, typer.Option(help="channel, element (published; slow) or none.")] = "channel",
     learning_rate: Annotated[float, typer.Option(help="Of Adam; a small data set wants more, such as 1e-2.")] = 1e-4,
+    trunk_learning_rate: Annotated[
+        float | None, typer.Option(help="For tune and scratch.", show_default="the same")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Triplets per step.")] = 50,
     epochs: Annotated[int, typer.Option(min=0, help="At this learning rate.")] = 5,
     decay_epochs: Annotated[int, typer.Option(min=0, help="More, falling to 0.")] = 5,
@@ -197,7 +200,9 @@ def train_lpips(
     from course_lib.data import sources
 
     _check_device(device)
-    recipe = judgments.Recipe(learning_rate, batch_size, epochs, decay_epochs, ranking, dropout, seed)
+    recipe = judgments.Recipe(
+        learning_rate, batch_size, epochs, decay_epochs, ranking, dropout, seed, trunk_learning_rate
+    )
     splits: tuple[str | None, ...] = (split, val_split) if val_split else (split,)
     if dataset == "folder":
         splits = (None,)

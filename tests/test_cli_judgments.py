@@ -133,7 +133,7 @@ def test_training_makes_a_metric_that_evaluate_reads_and_a_second_call_adds_noth
         (["--net", "resnet"], "unknown net 'resnet'; choose one of"),
         (["--ranking", "hinge"], "unknown ranking 'hinge'; choose one of sigmoid, network"),
         (["--dropout", "half"], "unknown dropout 'half'; choose one of"),
-        (["--learning-rate", "-1"], "learning_rate is -1.0, batch_size 50; both are positive"),
+        (["--learning-rate", "-1"], r"learning rates are \(-1.0, None\), batch_size 50; all of them are positive"),
         (["--epochs", "0", "--decay-epochs", "0"], "epochs is 0, decay_epochs 0; train for at least one epoch"),
     ],
 )

@@ -206,8 +206,8 @@ def test_the_rate_is_constant_and_then_falls_linearly_to_zero():
 RECIPES = {
     "unknown ranking 'hinge'; choose one of sigmoid, network": {"ranking": "hinge"},
     "unknown dropout 'all'; choose one of channel, element, none": {"dropout": "all"},
-    "learning_rate is 0.0, batch_size 50; both are positive": {"learning_rate": 0.0},
-    "batch_size 0; both are positive": {"batch_size": 0},
+    r"learning rates are \(0\.0, None\), batch_size 50; all of them are positive": {"learning_rate": 0.0},
+    "batch_size 0; all of them are positive": {"batch_size": 0},
     "epochs is 0, decay_epochs 0; train for at least one epoch": {"epochs": 0, "decay_epochs": 0},
     "epochs is -1, decay_epochs 5": {"epochs": -1},
 }
@@ -323,3 +323,15 @@ def test_wrong_input_is_refused_in_one_line_with_the_fix(message, unchecked):
     with pytest.raises(ValueError, match=message) as caught:
         REFUSED[message]()
     assert "\n" not in str(caught.value)
+
+
+def test_the_trunk_has_a_learning_rate_of_its_own():
+    data = small_triplets(12, 40)
+    still, moved = (
+        train_lpips("tune", data, net="alex", weights=None, recipe=Recipe(1e-2, 6, 1, 0, trunk_learning_rate=rate))
+        for rate in (1e-12, 1e-2)
+    )
+    frozen = train_lpips("lin", data, net="alex", weights=None, recipe=Recipe(1e-2, 6, 1, 0), fast=False)
+    before, slow, fast = (trained.metric.network.trunk.features[0].weight for trained in (frozen, still, moved))
+    assert torch.allclose(before, slow, atol=1e-9)
+    assert (before - fast).abs().max() > 5e-3

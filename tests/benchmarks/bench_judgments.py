@@ -38,6 +38,7 @@ from course_lib.weights import torchvision_trunk
 RESULT = Path(__file__).with_name("judgments.json")
 STEPS = 800  # of every training here, whatever the number of triplets
 SIZES = (50, 100, 200, 500, 1000, 2000, 4000, 8000)
+TRUNKS = ("scratch 8000", "scratch 1000", "tune 8000", "tune 1000", "scratch 200")
 
 
 def recipe(n: int, learning_rate: float, **options) -> Recipe:
@@ -100,25 +101,30 @@ def alex(trunk: dict | None) -> LPIPS:
 
 
 def measure_curves(train, test, trunk) -> dict:
-    """2AFC on the test photographs after STEPS steps on n triplets: lin, tune and scratch of AlexNet."""
+    """2AFC on the test photographs of heads after STEPS steps on n triplets, on ImageNet's AlexNet and on st-alex."""
     metric = alex(trunk)
     cached, cached_test = cache_differences(metric, train), cache_differences(metric, test)
-    curves: dict[str, dict] = {"lin": {}, "lin, st-alex": {}, "tune": {}, "scratch": {}}
+    curves: dict[str, dict] = {"lin": {}, "lin, st-alex": {}}
     st_alex = [cache_differences(LPIPS("st-alex"), part) for part in (train, test)]
     for n in SIZES:
         for name, (learn, check) in {"lin": (cached, cached_test), "lin, st-alex": st_alex}.items():
             heads, _ = train_heads(subset(learn, n), recipe=recipe(n, 1e-2))
             with torch.no_grad():
                 curves[name][n] = round(two_afc_score(heads(check.d0), heads(check.d1), check.judge), 4)
-        print(n, {name: curve.get(n) for name, curve in curves.items()}, flush=True)
-    for n, mode in [(8000, "scratch"), (8000, "tune"), (1000, "scratch"), (200, "scratch"), (1000, "tune")]:
-        start = None if mode == "scratch" else trunk
-        trained = train_lpips(mode, subset(train, n), net="alex", trunk=start, recipe=recipe(n, 1e-4))
-        curves[mode][n] = round(evaluate(trained.metric, test).score, 4)
-        learned = round(evaluate(trained.metric, subset(train, min(n, 1000))).score, 4)
-        curves.setdefault(f"{mode}, on what it learned from", {})[n] = learned
-        print(mode, n, curves[mode][n], learned, flush=True)
+        print(n, {name: curve[n] for name, curve in curves.items()}, flush=True)
     return curves
+
+
+def measure_trunk(mode: str, n: int, train, test, trunk) -> dict:
+    """2AFC of AlexNet trained as a whole on n triplets: on the test photographs, and on what it learned from."""
+    start = None if mode == "scratch" else trunk
+    how = recipe(n, 1e-2, trunk_learning_rate=1e-4)
+    trained = train_lpips(mode, subset(train, n), net="alex", trunk=start, recipe=how)
+    on_test = evaluate(trained.metric, test).score
+    learned = evaluate(trained.metric, subset(train, min(n, 1000))).score
+    row = {"test": round(on_test, 4), "what it learned from": round(learned, 4)}
+    print(mode, n, row, flush=True)
+    return row
 
 
 def seconds_of(work) -> tuple[float, object]:
@@ -199,7 +205,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
     parser.add_argument("--trunk", type=Path, help="npz file with AlexNet's ImageNet weights")
-    parser.add_argument("--parts", nargs="+", default=["scores", "curves", "dropout", "fast"])
+    parser.add_argument("--parts", nargs="+", default=["scores", "curves", *TRUNKS, "dropout", "fast"])
     arguments = parser.parse_args()
     if arguments.trunk:
         trunk = {key: torch.from_numpy(value) for key, value in np.load(arguments.trunk).items()}
@@ -212,13 +218,17 @@ def main() -> None:
         "dropout": lambda: measure_dropout(train, test),
         "fast": lambda: measure_fast(train, trunk),
     }
+    for name in TRUNKS:
+        mode, n = name.split()
+        parts[name] = functools.partial(measure_trunk, mode, int(n), train, test, trunk)
     for part in arguments.parts:
+        measured = parts[part]()
         result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
         result |= {
             "command": "python tests/benchmarks/bench_judgments.py", "judgments": "simulated", "steps": STEPS,
             "torch": torch.__version__.split("+")[0], "recipe": dataclasses.asdict(recipe(8000, 1e-2)),
             "human_ceiling": round(human_ceiling(everything.judge), 4),
-            "majority_ceiling": round(majority_ceiling(everything.judge), 4), part: parts[part](),
+            "majority_ceiling": round(majority_ceiling(everything.judge), 4), part: measured,
         }  # fmt: skip
         write_atomically(RESULT, (json.dumps(result, indent=1) + "\n").encode())
 
