@@ -122,8 +122,8 @@ def measure_trunk(mode: str, n: int, train, test, trunk) -> dict:
     trained = train_lpips(mode, subset(train, n), net="alex", trunk=start, recipe=how)
     on_test = evaluate(trained.metric, test).score
     learned = evaluate(trained.metric, subset(train, min(n, 1000))).score
-    row = {"test": round(on_test, 4), "what it learned from": round(learned, 4)}
-    print(mode, n, row, flush=True)
+    row = {mode: round(on_test, 4), f"{mode}, on what it learned from": round(learned, 4)}
+    print(n, row, flush=True)
     return row
 
 
@@ -228,8 +228,14 @@ def main() -> None:
             "command": "python tests/benchmarks/bench_judgments.py", "judgments": "simulated", "steps": STEPS,
             "torch": torch.__version__.split("+")[0], "recipe": dataclasses.asdict(recipe(8000, 1e-2)),
             "human_ceiling": round(human_ceiling(everything.judge), 4),
-            "majority_ceiling": round(majority_ceiling(everything.judge), 4), part: measured,
+            "majority_ceiling": round(majority_ceiling(everything.judge), 4),
         }  # fmt: skip
+        if part in TRUNKS:  # points of curves
+            mode, n = part.split()
+            for curve, score in measured.items():
+                result.setdefault("curves", {}).setdefault(curve, {})[n] = score
+        else:
+            result[part] = {**result.get(part, {}), **measured} if part == "curves" else measured
         write_atomically(RESULT, (json.dumps(result, indent=1) + "\n").encode())
 
 
