@@ -38,7 +38,7 @@ from course_lib.weights import torchvision_trunk
 RESULT = Path(__file__).with_name("judgments.json")
 STEPS = 800  # of every training here, whatever the number of triplets
 SIZES = (50, 100, 200, 500, 1000, 2000, 4000, 8000)
-TRUNKS = ("scratch 8000", "scratch 1000", "tune 8000", "tune 1000", "scratch 200")
+TRUNKS = ("scratch 8000", "scratch 1000", "tune 8000")
 
 
 def recipe(n: int, learning_rate: float, **options) -> Recipe:
@@ -122,8 +122,8 @@ def measure_trunk(mode: str, n: int, train, test, trunk) -> dict:
     trained = train_lpips(mode, subset(train, n), net="alex", trunk=start, recipe=how)
     on_test = evaluate(trained.metric, test).score
     learned = evaluate(trained.metric, subset(train, min(n, 1000))).score
-    row = {mode: round(on_test, 4), f"{mode}, on what it learned from": round(learned, 4)}
-    print(n, row, flush=True)
+    row = {"test": round(on_test, 4), "what it learned from": round(learned, 4)}
+    print(mode, n, row, flush=True)
     return row
 
 
@@ -230,12 +230,7 @@ def main() -> None:
             "human_ceiling": round(human_ceiling(everything.judge), 4),
             "majority_ceiling": round(majority_ceiling(everything.judge), 4),
         }  # fmt: skip
-        if part in TRUNKS:  # points of curves
-            mode, n = part.split()
-            for curve, score in measured.items():
-                result.setdefault("curves", {}).setdefault(curve, {})[n] = score
-        else:
-            result[part] = {**result.get(part, {}), **measured} if part == "curves" else measured
+        result[part] = measured
         write_atomically(RESULT, (json.dumps(result, indent=1) + "\n").encode())
 
 
