@@ -39,11 +39,10 @@ def test_the_fast_path_gives_the_heads_of_the_slow_one_and_is_faster_by_the_stat
             assert ratio == pytest.approx(row["seconds"][way] / row["seconds"]["fast"], rel=0.05, abs=0.1)
 
 
-def test_every_training_takes_the_stated_number_of_steps():
+def test_every_training_takes_about_the_same_number_of_steps():
     for n in bench_judgments.SIZES:
-        recipe = bench_judgments.recipe(n, 1e-2)
-        steps = (recipe.epochs + recipe.decay_epochs) * -(-n // recipe.batch_size)
-        assert steps == bench_judgments.STEPS == RESULT["steps"]
+        steps = bench_judgments.steps(n)
+        assert RESULT["steps"][str(n)] == steps == pytest.approx(bench_judgments.STEPS, rel=0.2)
 
 
 def test_a_subset_is_spread_over_all_photographs():
