@@ -35,7 +35,7 @@ SUBSETS: dict[str, dict[str, tuple[str, ...]]] = {
 def triplets(
     data_dir: str | Path, split: str = "val", subsets: Sequence[str] | None = None, size: int | None = 64
 ) -> TripletFiles:
-    """2AFC judgments of BAPPS: about 36,300 triplets in "val", 151,300 in "train".
+    """2AFC judgments of BAPPS: about 36,300 triplets in "val", 151,400 in "train".
 
     Opening reads every vote and, the first time, decodes every picture once to find damaged ones.
 

@@ -50,7 +50,7 @@ class Recipe:
     Raises:
         ValueError: for an unknown ranking or dropout, or numbers that make no sense.
 
-    Source: Zhang et al., CVPR 2018, section 3, and their training script.
+    Source: Zhang et al., CVPR 2018, appendix B (of arXiv 1801.03924v2), and their training script.
     """
 
     learning_rate: float = 1e-4

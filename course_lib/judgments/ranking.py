@@ -103,7 +103,8 @@ class NetworkRanking(nn.Module):
 
     It is thrown away after training: only the distances are used. Nothing forces it to prefer the smaller distance.
 
-    Source: Zhang et al., CVPR 2018, section 3; widths, slopes and the 0.1 from their code (``Dist2LogitLayer``).
+    Source: Zhang et al., CVPR 2018, figure 3 and appendix B; inputs, slopes and the 0.1 from their code
+    (``Dist2LogitLayer``).
     """
 
     def __init__(self, hidden: int = 32):

@@ -34,7 +34,7 @@ def two_afc_score(d0: Distances, d1: Distances, judge: Votes) -> float:
 
     It is the probability that the metric agrees with one randomly drawn vote. Raises as :func:`two_afc_agreement`.
 
-    Source: Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018, section 2.2.
+    Source: Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018, section 4 (credit for each vote that agrees).
     """
     return two_afc_agreement(d0, d1, judge).double().mean().item()
 
@@ -49,7 +49,7 @@ def human_ceiling(judge: Votes) -> float:
     Raises:
         ValueError: for no votes, or one outside [0, 1].
 
-    Source: Zhang et al., CVPR 2018, section 3 ("Human" in their figure 4).
+    Source: Zhang et al., CVPR 2018, section 4 ("Human" in their figure 4) and appendix A.
     """
     _check(judge, "judge")
     return (judge.double().square() + (1 - judge.double()).square()).mean().item()
@@ -73,7 +73,7 @@ def jnd_map(distance: Distances, same: Votes) -> float:
         ValueError: for no pairs, different lengths, a distance that is NaN, a fraction outside [0, 1], or when
             nobody called any pair the same.
 
-    Source: Zhang et al., CVPR 2018, section 2.2 and their code.
+    Source: Zhang et al., CVPR 2018, section 4.1 and their code; the test itself is in section 2.2.
     """
     _check(same, "same", distance=distance)
     if same.sum() == 0:
