@@ -161,6 +161,7 @@ wrong(check.ceilings, "unbiased: you changed nothing")(with_unbiased(lambda c, v
 wrong(check.ceilings, "unbiased: brackets!")(with_unbiased(lambda c, v, p: v * c - 1 / (v - 1)))
 wrong(check.ceilings, "divide by v - 1")(with_unbiased(lambda c, v, p: (v * c - 1) / v))
 wrong(check.ceilings, "subtract the 1")(with_unbiased(lambda c, v, p: v * c / (v - 1)))
+wrong(check.ceilings, "not always five voters")(with_unbiased(lambda c, v, p: (5 * c - 1) / 4))
 wrong(check.ceilings, "not of triplets")(with_unbiased(lambda c, v, p: (len(p) * c - 1) / (len(p) - 1)))
 wrong(check.ceilings, "not from that of the majority")(
     with_unbiased(lambda c, v, p: (v * torch.maximum(p, 1 - p).mean() - 1) / (v - 1))
@@ -200,6 +201,22 @@ def takes_the_largest_so_far(distance, same):
 def sorts_only_the_distances(distance, same):
     distance.sort()
     return area(same)
+
+
+@wrong(check.jnd_map, "the rise in recall is that of the *ranked* pairs")
+def forgets_the_order_at_the_end(distance, same):
+    return (same / same.sum() * to_the_end(curve(distance, same)[1])).sum()
+
+
+@wrong(check.jnd_map, "still turned round")
+def does_not_turn_back(distance, same):
+    return area(same[distance.argsort()], lambda precision: precision.flip(0).cummax(0).values)
+
+
+@wrong(check.jnd_map, "divide by 1, 2, 3")
+def counts_from_zero(distance, same):
+    ranked = same[distance.argsort()]
+    return (ranked / ranked.sum() * to_the_end(ranked.cumsum(0) / torch.arange(len(ranked)))).sum()
 
 
 @wrong(check.jnd_map, "rounded to 0 or 1")
@@ -324,12 +341,23 @@ def returns_the_extremes(agreement, photo, resamples, generator):
     return min(means), max(means)
 
 
+@wrong(check.photograph_interval, "not repeatable")
+def draws_without_the_generator(agreement, photo, resamples, generator):
+    return interval(drawn_means(agreement, photo, resamples, generator, lambda k: torch.randint(k, (k,))))
+
+
 @wrong(check.photograph_interval, "low is larger than high")
 def swaps_the_ends(agreement, photo, resamples, generator):
     return interval(drawn_means(agreement, photo, resamples, generator))[::-1]
 
 
-@wrong(check.photograph_interval, "too narrow")
+@wrong(check.photograph_interval, "the interval is too narrow")
+def draws_twice_as_many_photographs(agreement, photo, resamples, generator):
+    draw = lambda k: torch.randint(k, (2 * k,), generator=generator)  # noqa: E731
+    return interval(drawn_means(agreement, photo, resamples, generator, draw))
+
+
+@wrong(check.photograph_interval, "the root of `resamples`")
 def divides_by_the_root_of_the_resamples(agreement, photo, resamples, generator):
     means = torch.stack(drawn_means(agreement, photo, resamples, generator))
     margin = 1.96 * means.std() / math.sqrt(resamples)
@@ -390,6 +418,11 @@ def returns_losses(d0, d1, judge):
 @wrong(check.ranking_loss, "margin loss")
 def uses_a_margin(d0, d1, judge):
     return F.margin_ranking_loss(d0, d1, 2 * judge - 1, margin=0.1)
+
+
+@wrong(check.ranking_loss, "margin loss of rounded votes")
+def rounds_votes_and_takes_a_margin(d0, d1, judge):
+    return F.margin_ranking_loss(d0, d1, (judge - 0.5).sign(), margin=0.05)
 
 
 @wrong(check.ranking_loss, "NaN")
@@ -474,6 +507,18 @@ def normalises_over_space(fx, fy):
     return joined(fx, fy, lambda a, b: (unit(a, (2, 3)) - unit(b, (2, 3))).square())
 
 
+@wrong(check.channel_differences, "divided by the sum of the channels")
+def divides_by_the_sum(fx, fy):
+    unit = lambda features: features / features.sum(1, keepdim=True)  # noqa: E731
+    return torch.cat([(unit(a) - unit(b)).square().mean((2, 3)) for a, b in zip(fx, fy, strict=True)], 1)
+
+
+@wrong(check.channel_differences, "divided by the squared length")
+def forgets_the_root_of_the_length(fx, fy):
+    unit = lambda features: features / features.square().sum(1, keepdim=True)  # noqa: E731
+    return torch.cat([(unit(a) - unit(b)).square().mean((2, 3)) for a, b in zip(fx, fy, strict=True)], 1)
+
+
 @wrong(check.channel_differences, "mean over the batch")
 def averages_the_batch(fx, fy):
     return joined(fx, fy).mean(0)
@@ -525,7 +570,7 @@ def step(heads, optimiser, d0, d1, judge, *, clamp=True, zero=True, weight=None)
     return loss.item()
 
 
-@wrong(check.train_step, "weights are negative")
+@wrong(check.train_step, "clamp them at 0 *in place*")
 def forgets_to_clamp(heads, optimiser, d0, d1, judge):
     return step(heads, optimiser, d0, d1, judge, clamp=False)
 
@@ -707,6 +752,11 @@ def compares_mean_colours(x, y):
 def subtracts_in_place(x, y):
     x -= y
     return x.abs().mean((1, 2, 3))
+
+
+@wrong(check.my_metric, "NumPy array")
+def returns_numpy(x, y):
+    return (x - y).abs().mean((1, 2, 3)).numpy()
 
 
 @wrong(check.my_metric, "returns a list")

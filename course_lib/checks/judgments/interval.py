@@ -43,6 +43,9 @@ def photograph_interval(attempt: Callable, random: torch.Generator) -> None:
     drawn, likely = _draws(len(labels))
     right = (drawn @ sums / (drawn @ counts), likely)
     if _fits(low, high, right):
+        again = (call(attempt, agreement, photo, 20, torch.Generator().manual_seed(0)) for _ in range(2))
+        if len({tuple(float(end) for end in ends) for ends in again}) > 1:
+            raise Mistake("right, but not repeatable; draw with `generator`: torch.randint(…, generator=generator)")
         return
     n, k, many = len(photo), len(labels), 4000
     crowds = torch.stack([torch.randint(k, (n,), generator=random).bincount(minlength=k) for _ in range(many)]).double()
@@ -76,6 +79,10 @@ def photograph_interval(attempt: Callable, random: torch.Generator) -> None:
     if fitting:
         raise Mistake(min(fitting, key=lambda what: _miss(low, high, *fitting[what])))
     ends = _ends(right)
+    if high - low < 0.2 * (ends[1] - ends[0]):
+        raise Mistake(
+            "far too narrow: did you divide the spread by the root of `resamples`? Return quantiles of the scores"
+        )
     width = (high - low) / (ends[1] - ends[0])
     kind = "narrow" if width < 0.9 else "wide" if width > 1.1 else "far to one side"
     raise Mistake(f"the interval is too {kind}: {low:.3f} to {high:.3f}, expected about {ends[0]:.3f} to {ends[1]:.3f}")

@@ -52,6 +52,9 @@ def ranking_loss(attempt: Callable, random: torch.Generator) -> None:
             "that is a margin loss; take the cross-entropy": [
                 (m - z * (2 * judge.double() - 1)).clamp_min(0).mean() for m in (0, 0.1, 1)
             ],
+            "that is a margin loss of rounded votes; take the cross-entropy against the fraction": [
+                (m - z * (judge.double() - 0.5).sign()).clamp_min(0).mean() for m in (0, 0.05, 0.1, 1)
+            ],
         },
     )
     _finite_far_away(attempt)
@@ -96,6 +99,10 @@ def channel_differences(attempt: Callable, random: torch.Generator) -> None:
     def joined(maps: Iterable[Tensor], reduce: Callable = lambda m: m.mean((2, 3))) -> Tensor:
         return torch.cat([reduce(m) for m in maps], 1)
 
+    def divided_by_sum(power: Callable[[Tensor], Tensor]) -> Tensor:
+        scaled = [[f / power(f).sum(1, keepdim=True) for f in features] for features in (fx, fy)]
+        return joined((a - b).square() for a, b in zip(*scaled, strict=True))
+
     expected = _differences_by_loops(fx, fy)
     found = call(attempt, fx, fy)
     if isinstance(found, list | tuple):
@@ -125,6 +132,11 @@ def channel_differences(attempt: Callable, random: torch.Generator) -> None:
             "you normalised over space, not channels: dim=1 is the channel axis": joined(
                 (_unit(a, (2, 3)) - _unit(b, (2, 3))).square() for a, b in zip(fx, fy, strict=True)
             ),
+            "you divided by the squared length; take its root": divided_by_sum(torch.square),
+            "you divided by the sum of the channels; the length is the root of the sum of their squares": [
+                divided_by_sum(torch.clone),
+                divided_by_sum(torch.abs),
+            ],
             "the mean over the batch is in it; every pair keeps its own row": expected.mean(0),
             "the layers are in reverse order; the weights are from the first layer to the last": joined(
                 differences[::-1]
@@ -209,7 +221,9 @@ def train_step(attempt: Callable, random: torch.Generator) -> None:
         after(),
         {
             "the weights did not move; call optimiser.step() after loss.backward()": [start, start.clamp(0, 1)],
-            "weights are negative: clamp them at 0 after optimiser.step()": after(project=lambda w: w),
+            "weights are negative: after optimiser.step(), clamp them at 0 *in place*, with clamp_": (
+                after(project=lambda w: w)
+            ),
             "you clamped before the step, and the step can make weights negative again; clamp after it": (
                 after(project=lambda w: w, first=True)
             ),

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,8 @@ def my_metric(attempt: Callable, random: torch.Generator) -> None:
     found = call(attempt, ref, p0)
     if isinstance(found, Tensor) and found.ndim == 0:
         raise Mistake("one number for the whole batch; keep the batch axis: .mean((1, 2, 3)) instead of .mean()")
+    if isinstance(attempt(ref.clone(), p0.clone()), np.ndarray):
+        raise Mistake("your function returns a NumPy array; return a torch.Tensor: torch.from_numpy(…)")
     expect_shape(found, (6,), "one distance for every pair")
     if not found.double().isfinite().all():
         raise Mistake("a distance is NaN or infinite; look for 0 / 0, or the root or log of 0 or less")

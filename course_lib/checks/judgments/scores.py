@@ -1,6 +1,7 @@
 """Exercises 8.1 to 8.3: scores and ceilings."""
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -119,6 +120,7 @@ def ceilings(attempt: Callable, random: torch.Generator) -> None:
             ],
             "unbiased: a voter has v - 1 others; divide by v - 1": (v * c - 1) / v,
             "unbiased: subtract the 1 by which every voter agrees with himself": v * c / (v - 1),
+            "unbiased: there are not always five voters; calculate with `voters`": (5 * c - 1) / 4,
             "unbiased: v is the number of voters, not of triplets": (n * c - 1) / (n - 1),
             "unbiased: start from the human ceiling, not from that of the majority": (v * best - 1) / (v - 1),
         },
@@ -175,6 +177,16 @@ def jnd_map(attempt: Callable, random: torch.Generator) -> None:
                 area(same),
                 area(same, smooth=False),
             ],
+            "the rise in recall is that of the *ranked* pairs: same[order] / same.sum(), not same / same.sum()": [
+                (same / same.sum() * envelope).sum(),
+                (same / same.sum() * precision).sum(),
+            ],
+            "the envelope is still turned round; after cummax, turn it back with .flip(0)": (
+                (steps * envelope.flip(0)).sum()
+            ),
+            "not finite: a list of no pairs? The first list holds one pair, so divide by 1, 2, 3, …": (
+                lambda area: not math.isfinite(float(torch.as_tensor(area).double().sum()))
+            ),
             "votes were rounded to 0 or 1; a fraction s adds s to the true and 1 - s to the false positives": [
                 area(rounded, smooth)
                 for rounded in (s > 0.5, s > 0, s == 1)
