@@ -6,13 +6,14 @@ import re
 import pytest
 import torch
 
-from course_lib.data import photos
+from course_lib.data import photos, triplets
 from course_lib.data.distortions import DISTORTIONS
+from course_lib.judgments import evaluate, kendall, pearson, two_afc_score
 from course_lib.lpips import LPIPS, load_heads
 from course_lib.perceptual_losses import FeatureLoss, ms_ssim, mse, psnr, ssim
 from course_lib.start_here import LEDGER, at_equal_mse
 from course_lib.trunks import Trunk
-from tests.benchmarks import bench_published
+from tests.benchmarks import bench_judgments, bench_published
 
 
 def measured(words: str) -> str:
@@ -138,3 +139,30 @@ def test_ledger_counts_the_moved_crops_that_lose_to_a_blur_right():
     (by_pixels,), (by_features,) = counts
     text = measured("geometric transformations")
     assert f"{by_pixels} of 12 times, features" in text and f"nets {by_features} of 12 times" in text
+
+
+def test_ledger_quotes_agreement_and_correlations_right():
+    everything = triplets.simulated("all")
+    few = everything.select(torch.arange(220) * len(everything) // 220)
+    quoted = {}
+    for name in ("lpips-st-alex", "l2"):
+        d0, d1 = evaluate(name, few).distances
+        values = [two_afc_score(d0, d1, few.judge), *(r(d0 - d1, few.judge) for r in (pearson, kendall))]
+        quoted[name] = [f"{value:.2f}" for value in values]
+    text = measured("0.75-0.85 correlation")
+    assert "st-alex 2AFC {}, Pearson {}, Kendall {};".format(*quoted["lpips-st-alex"]) in text
+    assert "pixel L2 {}, {}, {};".format(*quoted["l2"]) in text
+
+
+@pytest.fixture(scope="module")
+def judged():
+    return json.loads(bench_judgments.RESULT.read_text())
+
+
+def test_ledger_quotes_the_learning_curves_right(judged):
+    heads = {int(n): f"{score:.3f}" for n, score in judged["curves"]["lin"].items()}
+    scratch = {n: f"{judged[f'scratch {n}']['test']:.3f}" for n in (1000, 8000)}
+    data, modes = measured("10k-100k"), measured("Linear training")
+    assert f"{heads[50]} with 50 triplets, {heads[1000]} with 1,000 and {heads[8000]} with 8,000" in data
+    assert f"{scratch[1000]} with 1,000 and {scratch[8000]} with 8,000" in data
+    assert f"with 8,000 triplets linear {heads[8000]}, scratch {scratch[8000]} (simulated" in modes
