@@ -222,7 +222,7 @@ def test_expected_error_of_a_command_is_one_line(error, monkeypatch, capsys):
         cli.main()
 
 
-COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
