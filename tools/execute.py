@@ -29,6 +29,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         self._others = set(psutil.Process().children(recursive=True))
+        self._command = psutil.Process().cmdline()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -43,8 +44,8 @@ class PeakMemory:
             total = 0
             for process in set(psutil.Process().children(recursive=True)) - self._others:
                 try:
-                    # right after the fork a child still shows the memory of this process
-                    if time.time() - process.create_time() > 0.3:
+                    # between fork and exec a child still shows the memory, and the command, of this process
+                    if process.cmdline() != self._command:
                         total += process.memory_info().rss
                 except psutil.Error:  # it ended between the two calls
                     continue
