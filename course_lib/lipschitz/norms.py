@@ -1,0 +1,110 @@
+"""Norms of matrices and convolutions from above: what layers divide by, and what bounds are read from.
+
+Power iteration approaches a norm from below, so a layer divided by its result can exceed 1. Everything here
+approaches from above.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from course_lib.lipschitz.base import inverse_or_zero
+
+GRID = 8  # FFT points per kernel width: 4 % above the norm at worst, see `grid_correction`
+ITERATIONS = 5  # Gram iterations: at most the 64th root of the rank above the norm
+
+
+def gram_bound(matrices: Float[Tensor, "*batch m n"], iterations: int = ITERATIONS) -> Float[Tensor, "*batch"]:
+    """Largest singular value of every matrix from above, differentiable; also for complex matrices.
+
+    With G = M M*, the Frobenius norm of G^p, p = 2^(iterations - 1), is at least its largest eigenvalue, which is
+    the norm of M to the power 2p. Taking the 2p-th root closes the gap: the result is at most rank^(1/4p) above.
+    Every G is divided by its norm first, and the logarithms of those are added up, so nothing overflows.
+    The result is 0 for a zero matrix, and is rounded up by a few units of the last place.
+
+    Source: Delattre, Barthelemy, Araujo, Allauzen, Efficient bound of Lipschitz constant for convolutional layers by
+    Gram iteration, ICML 2023, algorithm 1.
+    """
+    peak = matrices.detach().abs().amax((-2, -1), keepdim=True)
+    gram = matrices * inverse_or_zero(peak)
+    gram = gram @ gram.mH if gram.shape[-2] <= gram.shape[-1] else gram.mH @ gram
+    log_norm = torch.zeros_like(peak)
+    for _ in range(iterations - 1):
+        norm = torch.linalg.matrix_norm(gram.detach(), keepdim=True)
+        norm = torch.where(norm > 0, norm, 1)
+        gram = gram / norm
+        gram = gram @ gram
+        log_norm = 2 * (log_norm + norm.log())
+    norm = gram.abs().square().sum((-2, -1), keepdim=True)
+    norm = torch.where(norm > 0, norm, 1).sqrt()
+    root = ((log_norm + norm.log()) / 2**iterations).exp()
+    slack = 1 + (16 + 4 * gram.shape[-1]) * torch.finfo(gram.dtype).eps
+    return (peak * root * slack).squeeze((-2, -1))
+
+
+def matrix_norm(matrix: Float[Tensor, "m n"]) -> float:
+    """Largest singular value by SVD in float64; its rounding is of the order of 1e-15."""
+    return torch.linalg.matrix_norm(matrix.detach().double(), 2).item()
+
+
+def transfer(kernel: Float[Tensor, "o i k l"], height: int, width: int) -> Tensor:
+    """Matrices (height * (width // 2 + 1), o, i) by which a convolution acts on each frequency of a torus.
+
+    For real kernels the other half of the frequencies has the conjugate matrices. A kernel larger than the torus
+    wraps around it, as circular padding does.
+    """
+    k, m = kernel.shape[2:]
+    rows, cols = math.ceil(k / height) * height, math.ceil(m / width) * width
+    padded = torch.nn.functional.pad(kernel, (0, cols - m, 0, rows - k))
+    wrapped = padded.unflatten(3, (-1, width)).sum(3).unflatten(2, (-1, height)).sum(2)
+    return torch.fft.rfft2(wrapped).permute(2, 3, 0, 1).flatten(0, 1)
+
+
+def torus_norm(kernel: Float[Tensor, "o i k l"], height: int, width: int) -> float:
+    """Norm of the circular convolution on a torus of height x width, exactly, by SVD of each frequency in float64.
+
+    A convolution of an image of h x w pixels with zero padding, with or without stride, is a submatrix of the
+    circular one on a torus of at least (h + k - 1) x (w + k - 1), where nothing wraps around; a submatrix never has
+    a larger norm. On the image's own grid this is the norm for circular padding only.
+
+    Source: Sedghi, Gupta, Long, The singular values of convolutional layers, ICLR 2019, theorem 6.
+    """
+    return torch.linalg.matrix_norm(transfer(kernel.detach().double(), height, width), 2).max().item()
+
+
+def grid_correction(kernel_size: int, points: int) -> float:
+    """Factor from the largest value on a grid of frequencies to the largest of all frequencies, in one direction.
+
+    u* K(w) v is, up to a phase, a trigonometric polynomial of degree r = (k - 1) / 2 in each direction. Between
+    `points` > 2r equidistant frequencies such a polynomial is at most 1 / cos(pi r / points) times its largest value
+    on them. Sizes of images correspond to grids, so the result holds for all of them, and for zero padding.
+
+    Source: Ehlich, Zeller, Schwankung von Polynomen zwischen Gitterpunkten, Mathematische Zeitschrift 86, 1964.
+    """
+    if points <= kernel_size - 1:
+        raise ValueError(f"a grid of {points} is too coarse for a kernel of {kernel_size}; use {2 * kernel_size}")
+    return 1 / math.cos(math.pi * (kernel_size - 1) / (2 * points))
+
+
+def conv_bound(kernel: Float[Tensor, "o i k l"], grid: int = GRID) -> Float[Tensor, ""]:
+    """Norm of a convolution from above, for every image size and for zero or circular padding; differentiable.
+
+    Gram iteration at `grid` * (k - 1) frequencies in each direction, times :func:`grid_correction`. A 1 x 1 kernel
+    needs one frequency and no correction.
+    """
+    height, width = (max(1, grid * (k - 1)) for k in kernel.shape[2:])
+    correction = grid_correction(kernel.shape[2], height) * grid_correction(kernel.shape[3], width)
+    return gram_bound(transfer(kernel, height, width)).amax() * correction
+
+
+def tap_bound(kernel: Float[Tensor, "o i k l"]) -> float:
+    """Sum over the kernel's positions of the norms of their matrices, in float64: a simple bound for all sizes."""
+    return torch.linalg.matrix_norm(kernel.detach().double().permute(2, 3, 0, 1), 2).sum().item()
+
+
+def gram_kernel(kernel: Float[Tensor, "o i k l"]) -> Float[Tensor, "o o k2 l2"]:
+    """Kernel of K K^T: how the outputs of a convolution overlap at each shift; k2 = 2k - 1."""
+    k, m = kernel.shape[2:]
+    return torch.nn.functional.conv2d(kernel, kernel, padding=(k - 1, m - 1))
