@@ -32,6 +32,7 @@ PYPI_NAMES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
     "rattler": "py-rattler",
+    "deel": "deel-torchlip",
     "mpl_toolkits": "matplotlib",
     "IPython": "ipywidgets",  # which needs it
 }
