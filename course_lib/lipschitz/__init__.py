@@ -1,11 +1,34 @@
 """Chapter 10: networks that are 1-Lipschitz in L2 by construction."""
 
-from course_lib.lipschitz.activations import MaxMin
+from course_lib.lipschitz.activations import Abs, GroupSort, Householder, MaxMin
 from course_lib.lipschitz.base import LipschitzLayer
-from course_lib.lipschitz.conv import AOLConv2d, SLLConv2d
-from course_lib.lipschitz.dense import AOLLinear, SLLLinear
-from course_lib.lipschitz.pooling import L2AvgPool2d, PadChannels
+from course_lib.lipschitz.conv import AOLConv2d, CPLConv2d, LinearResidualConv2d, SLLConv2d, SpectralConv2d
+from course_lib.lipschitz.conv_orthogonal import BCOPConv2d, CayleyConv2d, SOCConv2d
+from course_lib.lipschitz.dense import (
+    AOLLinear,
+    BjorckLinear,
+    CayleyLinear,
+    CPLLinear,
+    OrthogonalLinear,
+    SandwichLinear,
+    SLLLinear,
+    SpectralLinear,
+)
+from course_lib.lipschitz.norms import conv_bound, gram_bound, torus_norm
+from course_lib.lipschitz.pooling import (
+    GlobalL2Pool,
+    L2AvgPool2d,
+    MaxPool2d,
+    OrthonormalProjection,
+    PadChannels,
+    ResidualAverage,
+    TruncateChannels,
+)
 
 __all__ = [
-    "AOLConv2d", "AOLLinear", "L2AvgPool2d", "LipschitzLayer", "MaxMin", "PadChannels", "SLLConv2d", "SLLLinear",
+    "AOLConv2d", "AOLLinear", "Abs", "BCOPConv2d", "BjorckLinear", "CPLConv2d", "CPLLinear", "CayleyConv2d",
+    "CayleyLinear", "GlobalL2Pool", "GroupSort", "Householder", "L2AvgPool2d", "LinearResidualConv2d", "LipschitzLayer",
+    "MaxMin", "MaxPool2d", "OrthogonalLinear", "OrthonormalProjection", "PadChannels", "ResidualAverage", "SLLConv2d",
+    "SLLLinear", "SOCConv2d", "SandwichLinear", "SpectralConv2d", "SpectralLinear", "TruncateChannels", "conv_bound",
+    "gram_bound", "torus_norm",
 ]  # fmt: skip

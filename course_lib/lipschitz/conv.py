@@ -6,6 +6,8 @@ border, and with only some outputs kept: a submatrix, whose norm is never larger
 serves every size, zero and circular padding, and every stride.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,6 +45,49 @@ class _Conv(LipschitzLayer):
     def plain(self) -> nn.Conv2d:
         """A `nn.Conv2d` with the rescaled kernel."""
         return frozen_conv(self.rescaled()["weight"], self.bias, self.stride, self.padding_mode)
+
+
+class SpectralConv2d(_Conv):
+    """Spectral normalisation: the kernel divided by a bound from above on the norm of the *convolution*.
+
+    The trap: `torch.nn.utils.spectral_norm` and the paper's code normalise the kernel reshaped to
+    (out_channels, in_channels k k). That is another matrix; the convolution's norm is up to k times its norm, for an
+    all-ones kernel nearly exactly k. Here the bound comes from all frequencies.
+
+    Source: Miyato, Kataoka, Koyama, Yoshida, Spectral normalization for generative adversarial networks, ICLR 2018;
+    bound by Delattre, Barthelemy, Araujo, Allauzen, ICML 2023.
+    """
+
+    def _kernel(self) -> Tensor:
+        return wide(self.weight)
+
+    def _rescale(self) -> dict[str, Tensor]:
+        kernel = self._kernel()
+        return {"weight": kernel * inverse_or_zero(conv_bound(kernel))}
+
+    def upper_bound(self) -> float:
+        """Gram iteration over a grid of frequencies, for all image sizes."""
+        return conv_bound(self._in_float64()["weight"]).item()
+
+
+class LinearResidualConv2d(SpectralConv2d):
+    """Linear residual block: y = (x + K x + b) / s without activation inside, s a bound from above on |I + K|.
+
+    x + K x is itself a convolution, with 1 added to the middle of the kernel, so its norm is as easy to bound as any.
+    A residual block with an activation inside could only be bounded by 1 + |branch|. The paper penalises the norm in
+    the loss instead of dividing by it.
+
+    Source: Hu, Zou, Wang, Leino, Fredrikson, Unlocking deterministic robustness certification on ImageNet, NeurIPS
+    2023, section on linear residual blocks (LiResNet).
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 3, padding_mode: str = "zeros"):
+        super().__init__(channels, channels, kernel_size, 1, padding_mode)
+        with torch.no_grad():
+            self.weight.normal_(std=0.1 / self.weight[0].numel() ** 0.5)
+
+    def _kernel(self) -> Tensor:
+        return nn.init.dirac_(torch.empty_like(wide(self.weight))) + wide(self.weight)
 
 
 class AOLConv2d(_Conv):
@@ -138,26 +183,45 @@ class SLLConv2d(_ResidualConv):
         return max(1.0, 2 * ratio.max().item() - 1)
 
 
+class CPLConv2d(_ResidualConv):
+    """Convex potential layer: x - (2 / |K|^2) K^T relu(K x + b), |K| bounded from above over all frequencies.
+
+    The published version estimates |K| by power iteration, from below.
+
+    Source: Meunier, Delattre, Araujo, Allauzen, A dynamical system perspective for Lipschitz neural networks, ICML
+    2022, section on convex potential layers.
+    """
+
+    def _scale(self, kernel: Float[Tensor, "o i k k"]) -> Float[Tensor, "o"]:
+        return inverse_or_zero(conv_bound(kernel).square()).expand(self.hidden)
+
+    def upper_bound(self) -> float:
+        """max(1, 2 lambda - 1), lambda by Gram iteration over a grid of frequencies, for all image sizes."""
+        norm = conv_bound(self.kernel.detach().double()).item()
+        return max(1.0, 2 * norm**2 * self._in_float64()["scale"].max().item() - 1)
+
+
 def transposed(kernel: Float[Tensor, "o i k k"]) -> Float[Tensor, "i o k k"]:
     """Kernel of the transposed convolution, flipped in space and transposed in channels."""
     return kernel.flip(2, 3).transpose(0, 1)
 
 
 def padded_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding_mode: str) -> Tensor:
-    """Convolution that keeps the image size up to stride; circular padding also where the kernel is larger."""
+    """Convolution that keeps the image size up to stride."""
     padding = kernel.shape[-1] // 2
     if padding_mode == "circular" and padding:
+        if min(x.shape[2:]) < padding:
+            raise ValueError(f"x has shape {tuple(x.shape)}; circular padding by {padding} needs as many pixels")
         x, padding = F.pad(x, (padding,) * 4, mode="circular"), 0
     return F.conv2d(x, kernel, bias, stride, padding)
 
 
 def frozen_conv(kernel: Tensor, bias: Tensor | None, stride: int = 1, padding_mode: str = "zeros") -> nn.Conv2d:
     """A `nn.Conv2d` that owns copies of the given tensors and does not train."""
-    out_channels, in_channels, size, _ = kernel.shape
-    layer = nn.Conv2d(
-        in_channels, out_channels, size, stride, size // 2, bias=bias is not None, padding_mode=padding_mode,
-        device="meta", dtype=kernel.dtype,
-    )  # fmt: skip
+    padding: Any = "same" if stride == 1 else kernel.shape[-1] // 2  # "same" also serves even kernels
+    options: dict[str, Any] = {"padding_mode": padding_mode, "device": "meta", "dtype": kernel.dtype}
+    out_channels, in_channels, height, width = kernel.shape
+    layer = nn.Conv2d(in_channels, out_channels, (height, width), stride, padding, bias=bias is not None, **options)
     layer.weight = nn.Parameter(kernel.detach().clone(), requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
