@@ -5,7 +5,8 @@ From above: a product over the layers, each bounded in float64 for every input. 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from course_lib.lipschitz.bounds_below import jacobian_norm, lower_bound
+from course_lib.lipschitz.norms import grid_correction, matrix_norm
 from course_lib.plots import ACCENT, COLOURS, INK, MUTED
 from course_lib.trunks import BlurPool
 
@@ -39,11 +41,11 @@ def conv_upper_bound(
 
     Zero padding and cropping make the convolution a submatrix of the one on a torus of at least n + k - 1 pixels,
     where nothing wraps around, and the Fourier transform splits that one into one small matrix per frequency. A
-    submatrix never has the larger norm. (On the image's own grid of n pixels it can: that grid is exact for
+    submatrix never has a larger norm. (On the image's own grid of n pixels it can: that grid is exact for
     circular padding only.) A stride is the same after the pixels of each stride x stride block became channels.
 
-    Without `image_size` the bound holds for every size: between the frequencies of a grid of N points an entry of
-    degree k - 1 rises at most by 1 / cos(pi (k - 1) / (2 N)) per axis.
+    Without `image_size` the bound holds for every size: a finite grid of frequencies and
+    :func:`~course_lib.lipschitz.norms.grid_correction` for what may rise between them.
 
     Args:
         kernel: as in nn.Conv2d.
@@ -52,8 +54,7 @@ def conv_upper_bound(
         dilation: as in nn.Conv2d.
         groups: as in nn.Conv2d.
 
-    Source: Sedghi, Gupta and Long, The Singular Values of Convolutional Layers, ICLR 2019, for the transform;
-    Ehlich and Zeller, Schwankung von Polynomen zwischen Gitterpunkten, 1964, for the rise between grid points.
+    Source: Sedghi, Gupta and Long, The Singular Values of Convolutional Layers, ICLR 2019, theorem 6.
     """
     stride, dilation = _pair(stride), _pair(dilation)
     kernel = kernel.detach().double()
@@ -69,7 +70,7 @@ def conv_upper_bound(
             grid.append(least)
         else:
             grid.append(max(1, OVERSAMPLING * (taps - 1)))
-            rise /= math.cos(math.pi * (taps - 1) / (2 * grid[-1]))
+            rise *= grid_correction(taps, grid[-1])
     return rise * ROUNDING * _largest_over_frequencies(kernel.unflatten(0, (groups, -1)), grid[0], grid[1])
 
 
@@ -92,11 +93,7 @@ def upper_bound(f: nn.Module, image_size: int | tuple[int, int] | None = None) -
     return _bound(f, "the network", None if image_size is None else _pair(image_size))[0]
 
 
-def sandwich_plot(
-    bounds: Mapping[str, tuple[float, float] | tuple[float, float | None, float]],
-    *,
-    title: str = "",
-) -> Figure:
+def sandwich_plot(bounds: Mapping[str, Sequence[float | int | None]], *, title: str = "") -> Figure:
     """Draw lower <= true <= upper for several networks on one logarithmic axis.
 
     Args:
@@ -110,10 +107,12 @@ def sandwich_plot(
         raise ValueError("nothing to draw; give at least one name -> (lower, true, upper)")
     figure, axis = plt.subplots(figsize=(7, 0.8 + 0.5 * len(bounds)), layout="constrained")
     for row, (name, values) in enumerate(bounds.items()):
+        if len(values) not in (2, 3) or None in (values[0], values[-1]):
+            raise ValueError(f"{name}: give (lower, upper) or (lower, true, upper), not {tuple(values)}")
         known = [float(value) for value in values if value is not None]
         if not all(0 < value < math.inf for value in known):
             raise ValueError(f"{name}: bounds {known} on a logarithmic axis must be positive and finite")
-        if any(low > high * (1 + 1e-5) for low, high in zip(known, known[1:], strict=False)):
+        if any(low > high * (1 + 1e-5) for low, high in pairwise(known)):
             raise ValueError(f"{name}: {known} is not in the order lower <= true <= upper")
         axis.plot([known[0], known[-1]], [row, row], color=MUTED, lw=4, solid_capstyle="butt", zorder=1)
         labels = ["lower bound", "true", "upper bound"] if len(known) == 3 else ["lower bound", "upper bound"]
@@ -201,7 +200,7 @@ def _conv_transpose(module: Any, name: str, size: Size) -> tuple[float, Size]:
 
 
 def _linear(module: Any, name: str, size: Size) -> tuple[float, Size]:
-    return torch.linalg.matrix_norm(module.weight.detach().double(), 2).item() * ROUNDING, None
+    return matrix_norm(module.weight) * ROUNDING, None
 
 
 def _max_pool(module: Any, name: str, size: Size) -> tuple[float, Size]:
@@ -235,7 +234,7 @@ def _blur_pool(module: Any, name: str, size: Size) -> tuple[float, Size]:
     for side in size:
         stripes = torch.eye(side, dtype=module.kernel.dtype, device=module.kernel.device)
         rows = module(stripes[:, None, None, :].expand(-1, -1, 3, -1))[:, 0, 0]
-        bound *= torch.linalg.matrix_norm(rows.double(), 2).item()
+        bound *= matrix_norm(rows)
     return bound * ROUNDING, ((size[0] + 3) // 2, (size[1] + 3) // 2)
 
 
