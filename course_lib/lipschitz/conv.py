@@ -158,16 +158,23 @@ class SLLConv2d(_ResidualConv):
     """SDP-based Lipschitz layer: x - 2 K^T T^-1 relu(K x + b), T_ii = sum over j, shifts of |K K^T|_ij q_j / q_i.
 
     The free parameter is log q, clamped to +-20. The published code multiplies by q_i / q_i instead of q_j / q_i, so
-    that q cancels; `cancelled_q=True` reproduces this, which is 1-Lipschitz too: it is q = 1.
+    that q cancels; `cancelled_q=True` reproduces this, which is 1-Lipschitz too: it is q = 1. Then `log_q` is a buffer,
+    kept only for loading and saving.
 
     Source: Araujo, Havens, Delattre, Allauzen, Hu, A unified algebraic perspective on Lipschitz neural networks,
     ICLR 2023, theorem 3 and section 4.
     """
 
+    log_q: Tensor
+
     def __init__(self, channels: int, hidden: int, kernel_size: int = 3, *, cancelled_q: bool = False):
         super().__init__(channels, hidden, kernel_size)
-        self.log_q = nn.Parameter(torch.randn(hidden))
         self.cancelled_q = cancelled_q
+        log_q = torch.randn(hidden)
+        if cancelled_q:
+            self.register_buffer("log_q", log_q)
+        else:
+            self.log_q = nn.Parameter(log_q)
 
     def _log_q(self) -> Tensor:
         return torch.zeros_like(self.log_q) if self.cancelled_q else self.log_q

@@ -7,7 +7,7 @@ for a wrong number of features. Their matrices are W: (out_features, in_features
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -121,8 +121,8 @@ class OrthogonalLinear(_Linear):
 class AOLLinear(_Linear):
     """Almost-orthogonal layer: y = W D x + b with D_jj = (sum over k of |W^T W|_jk)^-1/2, so D W^T W D <= I.
 
-    If there are more inputs than outputs, the rows are rescaled instead, D W: the same theorem for W^T. On random
-    matrices that divides by much less. The layer starts with orthogonal W, where nothing has to be divided.
+    If there are more inputs than outputs, the rows are rescaled instead, D W: the same theorem for W^T, which divides
+    by less there. The layer starts with orthogonal W, where nothing has to be divided.
 
     Source: Prach, Lampert, Almost-orthogonal layers for efficient general-purpose Lipschitz networks, ECCV 2022,
     theorem 1.
@@ -248,7 +248,7 @@ def capped(matrix: Float[Tensor, "m n"], cap: float) -> Float[Tensor, "m n"]:
     return matrix * (cap / gram_bound(matrix, 3).clamp_min(cap))
 
 
-def cayley(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m n"]:
+def cayley(matrices: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
     """Cayley transform of real or complex matrices; orthonormal columns, or rows if n > m. See `CayleyLinear`."""
     size, columns = matrices.shape[-2:]
     if columns > size:

@@ -7,7 +7,7 @@ approaches from above.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from course_lib.lipschitz.base import inverse_or_zero
@@ -16,7 +16,7 @@ GRID = 8  # FFT points per kernel width: 4 % above the norm at worst, see `grid_
 ITERATIONS = 7  # Gram iterations: at most a factor rank^(1/256) above the norm, 3 % at rank 1024
 
 
-def gram_bound(matrices: Float[Tensor, "*batch m n"], iterations: int = ITERATIONS) -> Float[Tensor, "*batch"]:
+def gram_bound(matrices: Inexact[Tensor, "*batch m n"], iterations: int = ITERATIONS) -> Float[Tensor, "*batch"]:
     """Largest singular value of every matrix from above, differentiable; also for complex matrices.
 
     With G = M M*, the Frobenius norm of G^p, p = 2^(iterations - 1), is at least its largest eigenvalue, which is
