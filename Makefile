@@ -2,6 +2,7 @@
 # make test  proves that everything works          make notebooks   executes notebooks/ and solutions/ again
 # make bench compares speed with other libraries   make lint / make clean
 # make bench-judgments  chapter 08's long measurements (an hour; downloads AlexNet)
+# make bench-certified  chapter 10's certified accuracy on digits, one network per family (20 minutes)
 PYTHON ?= python3
 LAB_ARGS ?=
 PYTEST_ARGS ?= --durations=10
@@ -33,7 +34,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: lab test lint exercises notebooks bench bench-judgments clean
+.PHONY: lab test lint exercises notebooks bench bench-judgments bench-certified clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -66,6 +67,10 @@ notebooks: .venv/.installed-test
 bench: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_precision.py
 	"$(VENV)" tests/benchmarks/bench_lpips.py
+	"$(VENV)" tests/benchmarks/bench_lipschitz.py
+
+bench-certified: .venv/.installed-test
+	"$(VENV)" tests/benchmarks/bench_certified.py
 
 bench-judgments: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_judgments.py
