@@ -2,6 +2,7 @@
 
 from course_lib.lipschitz.activations import Abs, GroupSort, Householder, MaxMin
 from course_lib.lipschitz.base import LipschitzLayer
+from course_lib.lipschitz.bounds import conv_upper_bound, jacobian_norm, lower_bound, sandwich_plot, upper_bound
 from course_lib.lipschitz.conv import AOLConv2d, CPLConv2d, LinearResidualConv2d, SLLConv2d, SpectralConv2d
 from course_lib.lipschitz.conv_orthogonal import BCOPConv2d, CayleyConv2d, SOCConv2d
 from course_lib.lipschitz.dense import (
@@ -14,6 +15,7 @@ from course_lib.lipschitz.dense import (
     SLLLinear,
     SpectralLinear,
 )
+from course_lib.lipschitz.lipsim import LipSimNet
 from course_lib.lipschitz.norms import conv_bound, gram_bound, torus_norm
 from course_lib.lipschitz.pooling import (
     GlobalL2Pool,
@@ -27,8 +29,9 @@ from course_lib.lipschitz.pooling import (
 
 __all__ = [
     "AOLConv2d", "AOLLinear", "Abs", "BCOPConv2d", "BjorckLinear", "CPLConv2d", "CPLLinear", "CayleyConv2d",
-    "CayleyLinear", "GlobalL2Pool", "GroupSort", "Householder", "L2AvgPool2d", "LinearResidualConv2d", "LipschitzLayer",
-    "MaxMin", "MaxPool2d", "OrthogonalLinear", "OrthonormalProjection", "PadChannels", "ResidualAverage", "SLLConv2d",
-    "SLLLinear", "SOCConv2d", "SandwichLinear", "SpectralConv2d", "SpectralLinear", "TruncateChannels", "conv_bound",
-    "gram_bound", "torus_norm",
+    "CayleyLinear", "GlobalL2Pool", "GroupSort", "Householder", "L2AvgPool2d", "LinearResidualConv2d", "LipSimNet",
+    "LipschitzLayer", "MaxMin", "MaxPool2d", "OrthogonalLinear", "OrthonormalProjection", "PadChannels",
+    "ResidualAverage", "SLLConv2d", "SLLLinear", "SOCConv2d", "SandwichLinear", "SpectralConv2d", "SpectralLinear",
+    "TruncateChannels", "conv_bound", "conv_upper_bound", "gram_bound", "jacobian_norm", "lower_bound", "sandwich_plot",
+    "torus_norm", "upper_bound",
 ]  # fmt: skip
