@@ -146,7 +146,7 @@ class _ResidualConv(LipschitzLayer):
         """The residual step."""
         check_channels(x, self.channels, spatial=True)
         padding = self.kernel_size // 2
-        hidden = F.conv2d(x, self.kernel, self.bias, padding=padding).relu()
+        hidden = F.conv2d(x, self.kernel, self.bias, padding=padding).relu_()
         return x + F.conv2d(hidden, self.rescaled()["back"], padding=padding)
 
     def plain(self) -> nn.Module:

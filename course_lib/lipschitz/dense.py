@@ -274,7 +274,7 @@ class PlainResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The residual step."""
-        return x + self.second(self.first(x).relu())
+        return x + self.second(self.first(x).relu_())
 
 
 def frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
