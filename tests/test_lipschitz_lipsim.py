@@ -189,7 +189,7 @@ def test_the_tiny_network_embeds_64_pixels_into_256_numbers():
 
 def test_the_tiny_network_is_1_lipschitz_and_moves_at_more_than_half_that_speed():
     net = LipSimNet.preset("tiny").eval()
-    rate = lower_bound(net, torch.rand(1, 3, 64, 64), steps=3, search=1)
+    rate = lower_bound(net, torch.rand(1, 3, 64, 64), steps=5, search=2)
     assert 0.5 < rate <= net.upper_bound() <= 1 + 1e-5
 
 
