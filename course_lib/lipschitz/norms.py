@@ -30,38 +30,29 @@ def gram_bound(matrices: Inexact[Tensor, "*batch m n"], iterations: int = ITERAT
     Source: Delattre, Barthelemy, Araujo, Allauzen, Efficient bound of Lipschitz constant for convolutional layers by
     Gram iteration, ICML 2023, algorithm 1.
     """
-    fixed = matrices.detach()
-    peak = fixed.abs().amax((-2, -1))
+    fixed = matrices.detach().resolve_conj()
+    peak = _real(fixed).abs().amax((-3, -2, -1))
     fixed = fixed * inverse_or_zero(peak)[..., None, None]
     wide_matrix = fixed.shape[-2] <= fixed.shape[-1]
     gram = fixed @ fixed.mH if wide_matrix else fixed.mH @ fixed
-    parts = [gram.real.contiguous(), gram.imag.contiguous()] if gram.is_complex() else [gram]
     log_norm = torch.zeros_like(peak)
     for iteration in range(iterations):
-        parts = _hermitian_square(*parts) if iteration else parts
-        norm = torch.stack([torch.linalg.matrix_norm(part) for part in parts]).norm(dim=0)
+        gram = gram @ gram if iteration else gram
+        norm = torch.linalg.vector_norm(_real(gram).flatten(-3), dim=-1)
         norm = torch.where(norm > 0, norm, 1)
-        parts = [part / norm[..., None, None] for part in parts]
+        _real(gram).mul_(norm.reciprocal()[..., None, None, None])
         log_norm = 2 * log_norm + norm.log()
     slack = 1 + (16 + 4 * gram.shape[-1]) * torch.finfo(peak.dtype).eps
     bound = peak * (log_norm / 2**iterations).exp() * slack
     if not matrices.requires_grad:
         return bound
-    power = torch.complex(*parts) if gram.is_complex() else parts[0]
-    inner = ((power @ fixed if wide_matrix else fixed @ power).conj() * matrices).real.sum((-2, -1))
+    inner = ((gram @ fixed if wide_matrix else fixed @ gram).conj() * matrices).real.sum((-2, -1))
     return bound * torch.where(inner > 0, inner / torch.where(inner > 0, inner, 1).detach(), 1)
 
 
-def _hermitian_square(a: Tensor, b: Tensor | None = None) -> list[Tensor]:
-    """Real and imaginary part of (A + iB)^2 for a Hermitian matrix, with two multiplications instead of four.
-
-    A is symmetric and B antisymmetric, so B A = -(A B)^T, and (A + B)(A - B) = A^2 - B^2 - A B - (A B)^T. Real
-    matrices come back as one part.
-    """
-    if b is None:
-        return [a @ a]
-    mixed = a @ b
-    return [(a + b) @ (a - b) + mixed + mixed.mT, mixed - mixed.mT]
+def _real(matrices: Tensor) -> Tensor:
+    """View as (*batch, m, n, 2), or 1 for real matrices: PyTorch's complex norms and divisions are slow."""
+    return torch.view_as_real(matrices) if matrices.is_complex() else matrices[..., None]
 
 
 def matrix_norm(matrix: Float[Tensor, "m n"]) -> float:
@@ -76,11 +67,17 @@ def transfer(kernel: Float[Tensor, "o i k l"], height: int, width: int) -> Tenso
     the torus wraps around it.
     """
     k, m = kernel.shape[2:]
-    rows, cols = math.ceil(k / height) * height, math.ceil(m / width) * width
-    padded = torch.nn.functional.pad(kernel, (0, cols - m, 0, rows - k))
-    wrapped = padded.unflatten(3, (-1, width)).sum(3).unflatten(2, (-1, height)).sum(2)
-    centred = wrapped.roll((-(k // 2), -(m // 2)), (2, 3))
-    return torch.fft.rfft2(centred).conj().resolve_conj().permute(2, 3, 0, 1).flatten(0, 1)
+    turns = _turns(height, k, height)[:, None, :, None] + _turns(width // 2 + 1, m, width)[:, None]
+    angle = 2 * math.pi * turns.flatten(2).flatten(0, 1)
+    taps = kernel.flatten(2).permute(2, 0, 1).flatten(1)
+    real, imaginary = (part.to(kernel) @ taps for part in (angle.cos(), angle.sin()))
+    return torch.complex(real, imaginary).unflatten(1, kernel.shape[:2])
+
+
+def _turns(frequencies: int, taps: int, size: int) -> Float[Tensor, "frequencies taps"]:
+    """By how many turns each frequency of a circle of `size` pixels rotates at each tap from the middle one."""
+    steps = torch.arange(taps) - taps // 2
+    return (torch.arange(frequencies)[:, None] * steps % size).double() / size
 
 
 def torus_norm(kernel: Float[Tensor, "o i k l"], height: int, width: int) -> float:
