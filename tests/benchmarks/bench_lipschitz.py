@@ -3,8 +3,9 @@
 Working example: ``make bench``, or ``python tests/benchmarks/bench_lipschitz.py --only SLL LipSimNet`` to measure the
 layers with these names again and keep the rest, or ``--quick`` for tiny sizes, which only shows that it works.
 The implementations take turns in an order that changes from round to round, so that a slow moment of the machine hits
-all of them; every ratio is one of medians of the same rounds. Same layer does not mean same guarantee: the libraries
-divide by power iteration (from below), stop series early (orthogonium's SOC is tested to 1.08), or both.
+all of them; every ratio is one of medians of the same rounds. On a busy machine ``--cpu-time`` counts the processor
+time of one thread instead, without the waiting for other programs. Same layer does not mean same guarantee: the
+libraries divide by power iteration (from below), stop series early (orthogonium's SOC is tested to 1.08), or both.
 """
 
 import argparse
@@ -55,6 +56,7 @@ QUICK = {"conv": ((2, 4, 6),), "dense": (3, 8), "lipsim": (1, 32, 4, 2, 1, 8, 5)
 SECONDS, MOST_ROUNDS = 2.5, 40  # of measuring per layer, shape and mode, but at least LEAST_ROUNDS
 LEAST_ROUNDS = 5
 TOLERANCE = 1e-4  # relative, between the course and the published formulas
+Clock = Callable[[], float]
 Builder = Callable[[int], nn.Module]
 
 
@@ -318,7 +320,7 @@ def work(model: nn.Module, mode: str, x: Tensor) -> list[Tensor]:
 
 
 def measure(
-    layer: str, shape: str, case: Case, size: tuple[int, ...], mode: str, seconds: float, compiled: bool
+    layer: str, shape: str, case: Case, size: tuple[int, ...], mode: str, seconds: float, compiled: bool, clock: Clock
 ) -> dict:
     """Median and least milliseconds of all implementations in interleaved rounds."""
     models = build(case, size[1], len(size) == 4, compiled)
@@ -336,15 +338,15 @@ def measure(
         row["relative_error"] = check_values(row, values)
     del values
     times: dict[str, list[float]] = {name: [] for name in runs}
-    order, shuffle, end = list(runs), random.Random(0), time.perf_counter() + seconds
+    order, shuffle, end = list(runs), random.Random(0), clock() + seconds
     while len(times["course"]) < LEAST_ROUNDS or (
-        time.perf_counter() < end and len(times["course"]) < MOST_ROUNDS
+        clock() < end and len(times["course"]) < MOST_ROUNDS
     ):  # fmt: skip
         shuffle.shuffle(order)
         for name in order:
-            before = time.perf_counter()
+            before = clock()
             runs[name]()
-            times[name].append(1000 * (time.perf_counter() - before))
+            times[name].append(1000 * (clock() - before))
     row["rounds"] = len(times["course"])
     row["median_ms"] = {name: float(f"{statistics.median(t):.4g}") for name, t in times.items()}
     row["min_ms"] = {name: float(f"{min(t):.4g}") for name, t in times.items()}
@@ -395,14 +397,15 @@ def targets(rows: list[dict]) -> list[dict]:
     ]  # fmt: skip
 
 
-def machine() -> dict:
-    """Processor, threads and versions."""
+def machine(clock: Clock) -> dict:
+    """Processor, threads, what is measured, and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": named[0] if named else platform.processor(),
         "threads": torch.get_num_threads(),
+        "milliseconds": "of the clock" if clock is time.perf_counter else "of processor time",
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "deel-torchlip", "orthogonium")},
     }
 
@@ -452,9 +455,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--compile", nargs="*", default=[], help="layers to measure with torch.compile, too")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring per layer, shape and mode")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread, for a busy machine")
     parser.add_argument("--output", type=Path, help=f"default: {RESULTS.name} beside this file; none with --quick")
     options = parser.parse_args(arguments)
     output = options.output or (None if options.quick else RESULTS)
+    clock: Clock = time.perf_counter
+    if options.cpu_time:
+        torch.set_num_threads(1)
+        clock = time.process_time
     sizes, seconds = (QUICK, 0.0) if options.quick else (FULL, options.seconds)
     every = all_cases(sizes)
     cells = [(*key, mode) for key in every if chosen(key[0], options.only) for mode in modes(key[0])]
@@ -462,7 +470,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(
             f"error: no layer is called {' or '.join(options.only)}; there are {', '.join(k[0] for k in every)}"
         )
-    here = machine()
+    here = machine(clock)
     rows = kept(output, options.only, here)
     places = {(*key, mode): place for place, (key, mode) in enumerate((key, mode) for key in every for mode in MODES)}
     bar = tqdm(cells, unit="row")
@@ -471,7 +479,7 @@ def main(arguments: list[str] | None = None) -> None:
         case, size = every[layer, shape]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries
-            rows.append(measure(layer, shape, case, size, mode, seconds, layer in options.compile))
+            rows.append(measure(layer, shape, case, size, mode, seconds, layer in options.compile, clock))
         rows.sort(key=lambda row: places[row["layer"], row["shape"], row["mode"]])
         results = {"command": COMMAND, "machine": here, "speed": rows, "targets": targets(rows)}
         if output:
