@@ -1,5 +1,6 @@
 """What the Lipschitz layers share: rescaled weights, computed at every training step and cached for evaluation."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -43,7 +44,9 @@ class LipschitzLayer(nn.Module):
 
     def _in_full_precision(self) -> dict[str, Tensor]:
         some = next(self.parameters(recurse=False))
-        with torch.autocast(some.device.type, enabled=False):
+        kind = some.device.type
+        known = torch.amp.is_autocast_available(kind)  # not on "meta", where autocast would raise an error
+        with torch.autocast(kind, enabled=False) if known else contextlib.nullcontext():
             tensors = self._rescale()
         return {name: t.to(some.dtype) if some.dtype in HALF else t for name, t in tensors.items()}
 
