@@ -78,7 +78,7 @@ def upper_bound(f: nn.Module, image_size: int | tuple[int, int] | None = None) -
     """Bound a network's L2 Lipschitz constant from above: the product over its layers, in float64, for all inputs.
 
     A module with its own `upper_bound()` (all layers of this chapter, among them the residual ones, whose constant
-    the product rule would overestimate) is asked for it. Ordinary layers: nn.Linear by SVD, nn.Conv2d and
+    the product rule would overestimate) is asked for it. Ordinary layers: nn.Linear by its norm, nn.Conv2d and
     nn.ConvTranspose2d by :func:`conv_upper_bound`, nn.MaxPool2d by how many windows share a pixel, average pools,
     blur pools, batch norm and dropout in eval mode, activations, nn.Flatten, nn.PixelUnshuffle, nn.Sequential.
 
@@ -200,7 +200,7 @@ def _conv_transpose(module: Any, name: str, size: Size) -> tuple[float, Size]:
 
 
 def _linear(module: Any, name: str, size: Size) -> tuple[float, Size]:
-    return matrix_norm(module.weight) * ROUNDING, None
+    return matrix_norm(module.weight), None
 
 
 def _max_pool(module: Any, name: str, size: Size) -> tuple[float, Size]:
@@ -235,7 +235,7 @@ def _blur_pool(module: Any, name: str, size: Size) -> tuple[float, Size]:
         stripes = torch.eye(side, dtype=module.kernel.dtype, device=module.kernel.device)
         rows = module(stripes[:, None, None, :].expand(-1, -1, 3, -1))[:, 0, 0]
         bound *= matrix_norm(rows)
-    return bound * ROUNDING, ((size[0] + 3) // 2, (size[1] + 3) // 2)
+    return bound, ((size[0] + 3) // 2, (size[1] + 3) // 2)
 
 
 def _batch_norm(module: Any, name: str, size: Size) -> tuple[float, Size]:

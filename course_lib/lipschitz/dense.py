@@ -34,7 +34,7 @@ class _Linear(LipschitzLayer):
         return F.linear(x, self.rescaled()["weight"], self.bias)
 
     def upper_bound(self) -> float:
-        """Norm of the rescaled matrix, by SVD."""
+        """Largest singular value of the rescaled matrix."""
         return matrix_norm(self._in_float64()["weight"])
 
     def plain(self) -> nn.Linear:
@@ -157,7 +157,7 @@ class _Residual(LipschitzLayer):
         return x - 2 * (hidden @ self.weight)
 
     def upper_bound(self) -> float:
-        """max(1, 2 lambda - 1), lambda by SVD of S^1/2 W; the product rule on the branch would say up to 3."""
+        """max(1, 2 lambda - 1), lambda = |S^1/2 W|^2; the product rule on the branch would say up to 3."""
         scaled = self._in_float64()["scale"].sqrt()[:, None] * self.weight.detach().double()
         return max(1.0, 2 * matrix_norm(scaled) ** 2 - 1)
 
@@ -230,7 +230,7 @@ class SandwichLinear(LipschitzLayer):
         return F.linear(F.linear(x, tensors["inner"], self.bias).relu(), tensors["outer"])
 
     def upper_bound(self) -> float:
-        """Squared norm of [A B], by SVD."""
+        """Squared norm of [A B]."""
         tensors = self._in_float64()
         psi = tensors["psi"][:, None]
         return matrix_norm(torch.cat((tensors["outer"].T / psi, tensors["inner"] * psi), dim=1)) ** 2 / 2

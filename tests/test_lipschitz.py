@@ -434,6 +434,17 @@ def test_gram_bound_is_above_svd_and_close_and_its_gradient_is_that_of_the_norm(
     assert norms.gram_bound(torch.linalg.qr(torch.randn(64, 64)).Q).item() <= 64 ** (1 / 256) * 1.001
 
 
+def test_matrix_norm_is_never_below_the_norm_and_hardly_above():
+    for rows, columns, scale in ((3, 5, 1.0), (700, 40, 1e-200), (40, 700, 1e200), (1, 1, 1.0)):
+        matrix = torch.full((rows, columns), scale, dtype=torch.float64)
+        exact = scale * math.sqrt(rows * columns)
+        assert exact <= norms.matrix_norm(matrix) <= exact * (1 + 1e-9)
+        matrix = matrix * torch.randn(rows, columns, dtype=torch.float64)
+        assert norm(matrix) <= norms.matrix_norm(matrix) <= norm(matrix) * (1 + 1e-9)
+    assert 1 <= norms.matrix_norm(torch.eye(64)) <= 1 + 1e-9
+    assert norms.matrix_norm(torch.zeros(3, 4)) == 0
+
+
 def test_power_iteration_stays_below_the_norm_where_gram_iteration_is_above():
     matrix = torch.diag(torch.linspace(0.9, 1, 50, dtype=torch.float64))
     vector = torch.ones(50, dtype=torch.float64)
