@@ -282,12 +282,44 @@ def test_the_plain_network_exports(name):
     assert torch.allclose(program.module()(x), layer(x), atol=1e-5)
 
 
-def test_channels_last_gives_the_same_result():
-    layer, x = make("SLLConv2d", (8, 8), dtype=torch.float32)
+@pytest.mark.parametrize("name", CONV)
+def test_channels_last_gives_the_same_result(name):
+    layer, x = make(name, (8, 8), dtype=torch.float32)
     expected = layer(x)
     moved = layer.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
-    assert moved.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(moved, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("hidden", [1, 4, 64])
+def test_pairs_of_pixels_in_eval_give_the_same_result_as_single_ones_in_training(kernel_size, hidden):
+    layer = lip.SLLConv2d(6, hidden, kernel_size)
+    for size in ((5, 8), (4, 7), (3, 2), (2, 1)):
+        x = torch.randn(2, 6, *size)
+        expected = layer.train()(x)
+        with torch.no_grad():
+            assert torch.allclose(layer.eval()(x), expected, atol=1e-5)
+        assert torch.allclose(jacobian(layer, x), jacobian(layer.train(), x), atol=1e-5)
+    assert ("pair" in layer.eval().rescaled()) == (hidden <= 4)
+
+
+@pytest.mark.parametrize("name", ["SLLConv2d", "CPLConv2d"])
+def test_under_autocast_the_residual_sum_keeps_the_precision_of_the_input(name):
+    layer, x = make(name, (8, 8), dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(1e3 * x)
+    assert y.dtype == torch.float32
+    assert torch.allclose(y, layer(1e3 * x), rtol=0, atol=30)
+
+
+@pytest.mark.parametrize("name", CONV)
+def test_the_input_is_left_as_it_was(name):
+    layer, x = make(name, (4, 4), dtype=torch.float32)
+    x = x.contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    for module in (layer, layer.eval()):
+        module(x)
+        assert torch.equal(x, before)
 
 
 # --- published formulas

@@ -18,6 +18,7 @@ from course_lib.lipschitz.dense import PlainResidual, sll_scale
 from course_lib.lipschitz.norms import conv_bound, gram_kernel
 
 PADDINGS = ("zeros", "circular")
+FEW_CHANNELS = 8 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 4  # half of a vector register
 
 
 class _Conv(LipschitzLayer):
@@ -124,6 +125,8 @@ class _ResidualConv(LipschitzLayer):
     S is such that K^T S K <= I, and the constant is max(1, 2 lambda - 1) as in the dense layers. K^T, the transposed
     convolution, is computed as a convolution with the kernel flipped in space and transposed in channels, into
     which -2 S is folded: one pass less over the activations, and a faster operation on most machines.
+    Few hidden channels leave most of a processor's vector registers empty; in evaluation mode they are computed for
+    two neighbouring pixels at a time then, as twice as many channels of a convolution with stride 2.
     """
 
     def __init__(self, channels: int, hidden: int, kernel_size: int = 3):
@@ -140,14 +143,22 @@ class _ResidualConv(LipschitzLayer):
     def _rescale(self) -> dict[str, Tensor]:
         kernel = wide(self.kernel)
         scale = self._scale(kernel)
-        return {"scale": scale, "back": transposed(kernel * (-2 * scale)[:, None, None, None]).contiguous()}
+        tensors = {"scale": scale, "back": transposed(kernel * (-2 * scale)[:, None, None, None]).contiguous()}
+        if not self.training and self.hidden <= FEW_CHANNELS and self.kernel.dtype == torch.float32:
+            tensors["pair"] = torch.cat((F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))))
+        return tensors
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The residual step."""
         check_channels(x, self.channels, spatial=True)
-        padding = self.kernel_size // 2
-        hidden = F.conv2d(x, self.kernel, self.bias, padding=padding).relu_()
-        return x + F.conv2d(hidden, self.rescaled()["back"], padding=padding)
+        x, tensors, padding = fast_layout(x), self.rescaled(), self.kernel_size // 2
+        if "pair" in tensors and x.device.type == "cpu" and x.shape[3] % 2 == 0:
+            pairs = F.conv2d(x, tensors["pair"], self.bias.repeat(2), (1, 2), padding).relu_()
+            hidden = pairs.permute(0, 2, 3, 1).unflatten(3, (2, -1)).flatten(2, 3).permute(0, 3, 1, 2)
+        else:
+            hidden = F.conv2d(x, self.kernel, self.bias, padding=padding).relu_()
+        step = F.conv2d(hidden, tensors["back"], padding=padding)
+        return step.add_(x) if step.dtype == x.dtype else x + step  # of two dtypes under autocast
 
     def plain(self) -> nn.Module:
         """The residual step with two `nn.Conv2d`."""
@@ -213,6 +224,11 @@ def transposed(kernel: Float[Tensor, "o i k k"]) -> Float[Tensor, "i o k k"]:
     return kernel.flip(2, 3).transpose(0, 1)
 
 
+def fast_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """On a CPU with the channels last in memory, where a convolution takes 0.75 to 0.95 of the time."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
 def padded_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding_mode: str) -> Tensor:
     """Convolution that keeps the image size up to stride."""
     padding = kernel.shape[-1] // 2
@@ -220,7 +236,7 @@ def padded_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, pad
         if min(x.shape[2:]) < padding:
             raise ValueError(f"x has shape {tuple(x.shape)}; circular padding by {padding} needs as many pixels")
         x, padding = F.pad(x, (padding,) * 4, mode="circular"), 0
-    return F.conv2d(x, kernel, bias, stride, padding)
+    return F.conv2d(fast_layout(x), kernel, bias, stride, padding)
 
 
 def frozen_conv(kernel: Tensor, bias: Tensor | None, stride: int = 1, padding_mode: str = "zeros") -> nn.Conv2d:

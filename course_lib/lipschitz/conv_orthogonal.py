@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.lipschitz.base import LipschitzLayer, check_channels, check_sizes, uniform_bias, wide
-from course_lib.lipschitz.conv import PADDINGS, frozen_conv, padded_conv, transposed
+from course_lib.lipschitz.conv import PADDINGS, fast_layout, frozen_conv, padded_conv, transposed
 from course_lib.lipschitz.dense import CAYLEY_CAP, capped, cayley
 from course_lib.lipschitz.norms import conv_bound, matrix_norm, transfer
 
@@ -112,7 +112,7 @@ class SOCConv2d(LipschitzLayer):
     def _series(self, x: Tensor, skew: Tensor) -> Tensor:
         size = skew.shape[0]
         x = F.pad(x, (0, 0, 0, 0, 0, size - self.in_channels)) if size > self.in_channels else x
-        result = x
+        result = x = fast_layout(x)
         for term in range(self.terms, 0, -1):
             result = x + F.conv2d(result, skew / term, padding=skew.shape[-1] // 2)
         return result[:, : self.out_channels] * self.gain

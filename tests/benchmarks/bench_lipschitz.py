@@ -6,6 +6,8 @@ The implementations take turns in an order that changes from round to round, so 
 all of them; every ratio is one of medians of the same rounds. On a busy machine ``--cpu-time`` counts the processor
 time of one thread instead, without the waiting for other programs. Same layer does not mean same guarantee: the
 libraries divide by power iteration (from below), stop series early (orthogonium's SOC is tested to 1.08), or both.
+The course's convolutions change to channels_last by themselves on a CPU. In the columns "channels_last" input and
+weights come in that layout, and the published formulas get it, too.
 """
 
 import argparse
@@ -377,7 +379,7 @@ def label(row: dict) -> str:
 def targets(rows: list[dict]) -> list[dict]:
     """What the course wants to reach, and what the rows say: the least of the ratios that a target is about."""
     wanted = []
-    for ours, peer in ((COURSE[0], PUBLISHED[0]), (COURSE[1], PUBLISHED[0]), (COURSE[1], PUBLISHED[1])):
+    for ours, peer in zip(COURSE, PUBLISHED, strict=False):  # each with the other of its layout
         reached = {label(row): ratio(row, peer, ours) for row in rows if row["layer"] == "SLLConv2d"}
         at_64 = {key: value for key, value in reached.items() if "64 x 32²" in key}
         wanted += [(f"{ours} SLLConv2d / {peer}, 64 x 32²", 1.2, at_64)]
