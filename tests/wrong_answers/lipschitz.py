@@ -106,6 +106,46 @@ def returns_numpy(logits, labels, constant):
     return (margin(logits, labels).clamp_min(0) / (2**0.5 * constant)).numpy()
 
 
+@wrong(check.certified_radius, "replaced by 0, which can win")
+def replaces_the_right_logit_by_zero(logits, labels, constant):
+    hot = F.one_hot(labels, logits.shape[1])
+    return ((logits * hot).sum(1) - (logits * (1 - hot)).amax(1)).clamp_min(0) / (2**0.5 * constant)
+
+
+@wrong(check.certified_radius, "leave out the 255")
+def counts_in_grey_levels(logits, labels, constant):
+    return 255 * margin(logits, labels).clamp_min(0) / (2**0.5 * constant)
+
+
+@wrong(check.certified_radius, "sort begins with them")
+def sorts_upwards(logits, labels, constant):
+    ordered = logits.sort(1).values
+    return (ordered[:, 0] - ordered[:, 1]) * (logits.argmax(1) == labels) / (2**0.5 * constant)
+
+
+@wrong(check.certified_radius, "you compared the inputs with each other")
+def takes_the_top_of_every_column(logits, labels, constant):
+    top = logits.topk(2, dim=0).values
+    return (top[0] - top[1]) / (2**0.5 * constant)
+
+
+@wrong(check.certified_radius, "in a row of its own")
+def keeps_the_axis(logits, labels, constant):
+    top = logits.topk(2, 1).values
+    return (top[:, :1] - top[:, 1:]) * (logits.argmax(1) == labels)[:, None] / (2**0.5 * constant)
+
+
+@wrong(check.certified_radius, "makes a table")
+def broadcasts(logits, labels, constant):
+    top = logits.topk(2, 1).values
+    return (top[:, :1] - top[:, 1:]) * (logits.argmax(1) == labels) / (2**0.5 * constant)
+
+
+@wrong(check.certified_radius, "wrong predictions got a radius")
+def takes_the_absolute_margin(logits, labels, constant):
+    return margin(logits, labels).abs() / (2**0.5 * constant)
+
+
 def iterated(apply, transpose, v, steps, length=torch.linalg.vector_norm):
     for _ in range(steps):
         v = transpose(apply(v))
@@ -212,6 +252,20 @@ def returns_one_at_least(apply, transpose, start, steps):
     return max(1.0, apply(iterated(apply, transpose, start, steps)).norm().item())
 
 
+@wrong(check.power_iteration, "not at a v of your own")
+def draws_its_own_start(apply, transpose, start, steps):
+    return apply(iterated(apply, transpose, torch.randn_like(start), steps)).norm()
+
+
+@wrong(check.power_iteration, "has to be smaller, such as 1e-12")
+def guards_with_one(apply, transpose, start, steps):
+    v = start
+    for _ in range(steps):
+        v = transpose(apply(v))
+        v = v / v.norm().clamp_min(1)
+    return apply(v).norm()
+
+
 @wrong(check.power_iteration, "never calls apply")
 def guesses(apply, transpose, start, steps):
     return 3.0
@@ -298,6 +352,21 @@ def uses_the_largest_sum(weight):
 @wrong(check.aol, "you squared the entries")
 def sums_squares(weight):
     return weight / (weight.T @ weight).square().sum(1).sqrt().sqrt()
+
+
+@wrong(check.aol, "the mean of |W^T W|_ij")
+def averages_the_rows(weight):
+    return weight / (weight.T @ weight).abs().mean(1).sqrt()
+
+
+@wrong(check.aol, "you return the transpose")
+def returns_the_transpose(weight):
+    return sums(weight).rsqrt()[:, None] * weight.T
+
+
+@wrong(check.aol, "not for small W")
+def only_shrinks(weight):
+    return weight * (weight.T @ weight).abs().sum(1).clamp_min(1).rsqrt()
 
 
 @wrong(check.aol, "you return the factors")
@@ -398,6 +467,27 @@ def uses_one_matrix_twice(x, weight, bias, log_q):
 @wrong(check.sll, "with its signs")
 def forgets_absolute_values(x, weight, bias, log_q):
     return step(x, weight, bias, ((weight.T @ weight) * (log_q - log_q[:, None]).exp()).sum(1))
+
+
+@wrong(check.sll, "the absolute value comes before the sum")
+def takes_absolute_values_too_late(x, weight, bias, log_q):
+    return step(x, weight, bias, ((weight.T @ weight) * (log_q - log_q[:, None]).exp()).sum(1).abs())
+
+
+@wrong(check.sll, "and the ratios apart")
+def multiplies_matrices_instead_of_entries(x, weight, bias, log_q):
+    return step(x, weight, bias, ((weight.T @ weight).abs() @ (log_q - log_q[:, None]).exp()).sum(1))
+
+
+@wrong(check.sll, "a root of T")
+def rescales_both_weights(x, weight, bias, log_q):
+    rescaled = weight / matrix_of_t(weight, log_q).sum(1).sqrt()
+    return x - 2 * (x @ rescaled + bias).relu() @ rescaled.T
+
+
+@wrong(check.sll, "the bias is added")
+def subtracts_the_bias(x, weight, bias, log_q):
+    return step(x, weight, -bias, matrix_of_t(weight, log_q).sum(1))
 
 
 @wrong(check.sll, "comes after the product")
@@ -529,6 +619,22 @@ def sorts_pairs(x, group):
     return in_groups(x, 2).sort(2).values.flatten(1, 2)
 
 
+@wrong(check.group_sort, "MaxMin of two halves")
+def pairs_halves(x, group):
+    first, second = x.chunk(2, 1)
+    return torch.cat((torch.minimum(first, second), torch.maximum(first, second)), 1)
+
+
+@wrong(check.group_sort, "not put back in place")
+def interleaves_groups(x, group):
+    return in_groups(x, group).sort(2).values.transpose(1, 2).flatten(1, 2)
+
+
+@wrong(check.group_sort, "places that the values came from")
+def returns_places(x, group):
+    return in_groups(x, group).sort(2)[1].flatten(1, 2)
+
+
 @wrong(check.group_sort, "absolute values")
 def sorts_absolute_values(x, group):
     return in_groups(x.abs(), group).sort(2).values.flatten(1, 2)
@@ -635,6 +741,11 @@ def halves_at_the_relu(layers):
     return walk(layers, relu=0.5)
 
 
+@wrong(check.network_bound, "a product begins with 1")
+def starts_with_zero(layers):
+    return walk(layers, start=0.0)
+
+
 @wrong(check.network_bound, "from *below*")
 def iterates(layers):
     def norm(matrix):
@@ -664,6 +775,11 @@ def forgets_the_scale(layers):
 @wrong(check.network_bound, "a minus sign does not help")
 def trusts_the_minus(layers):
     return walk(layers, residual=lambda skip, scale, inner: abs(skip + scale * inner))
+
+
+@wrong(check.network_bound, "a minus sign before x")
+def trusts_the_minus_of_the_skip(layers):
+    return walk(layers, residual=lambda skip, scale, inner: skip + abs(scale) * inner)
 
 
 @wrong(check.network_bound, "the larger of skip and branch")
@@ -715,6 +831,11 @@ def trusts_t(layers):
 @wrong(check.network_bound, "lambda is its square")
 def forgets_the_square(layers):
     return walk(layers, sll=lambda weight, t: max(1.0, 2 * spectral(weight / t.sqrt()) - 1))
+
+
+@wrong(check.network_bound, "with every relu on")
+def switches_every_relu_on(layers):
+    return walk(layers, sll=lambda weight, t: spectral(torch.eye(len(weight)) - 2 * weight / t @ weight.T))
 
 
 @wrong(check.network_bound, "the eigenvalues run from")
@@ -792,6 +913,33 @@ def takes_the_kernels_norm(kernel, n):
     return kernel.norm()
 
 
+@wrong(check.conv_norm, "you dropped the imaginary parts")
+def takes_the_real_part(kernel, n):
+    return torch.linalg.svdvals(spectrum(kernel, n + kernel.shape[-1] - 1).real).max()
+
+
+@wrong(check.conv_norm, "absolute values of the entries before")
+def takes_absolute_values_of_the_spectrum(kernel, n):
+    return torch.linalg.svdvals(spectrum(kernel, n + kernel.shape[-1] - 1).abs()).max()
+
+
+@wrong(check.conv_norm, "k times the norm of the reshaped kernel")
+def multiplies_the_reshaped_norm(kernel, n):
+    return kernel.shape[-1] * spectral(kernel.flatten(1))
+
+
+@wrong(check.conv_norm, "mixes frequencies and channels")
+def reshapes_the_spectrum(kernel, n):
+    size = n + kernel.shape[-1] - 1
+    whole = torch.fft.fft2(kernel.double(), s=(size, size))
+    return torch.linalg.svdvals(whole.reshape(size, size, *kernel.shape[:2])).max()
+
+
+@wrong(check.conv_norm, "torus of n + out - 1")
+def takes_the_channels_for_the_side(kernel, n):
+    return torch.linalg.svdvals(spectrum(kernel, n + kernel.shape[0] - 1)).max()
+
+
 @wrong(check.conv_norm, "squared norm")
 def forgets_the_last_root(kernel, n):
     k = spectrum(kernel, n + kernel.shape[-1] - 1)
@@ -866,6 +1014,11 @@ def has_twelve_logits():
 @wrong(check.classifier, "different logits")
 def is_random():
     return nn.Sequential(nn.Flatten(), Noisy(), AOLLinear(784, 10))
+
+
+@wrong(check.classifier, "PyTorch's spectral_norm iterates on")
+def uses_the_usual_spectral_norm():
+    return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.spectral_norm(nn.Linear(784, 10)))
 
 
 @wrong(check.classifier, "no parameters to train")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from course_lib.checks import Mistake, exercise, expect_close, expect_shape
 from course_lib.checks.lipschitz.calling import call, spectral_norm
@@ -30,6 +31,7 @@ def certified_radius(attempt: Callable, random: torch.Generator) -> None:
     margin = (own - others).clamp_min(0)
     scale = math.sqrt(2) * constant
     softmax = logits.softmax(1).sort(1, descending=True).values
+    zeroed = (own - logits.scatter(1, labels[:, None], 0).amax(1)) / scale
     expect_close(
         call(attempt, logits, labels, constant),
         margin / scale,
@@ -56,7 +58,31 @@ def certified_radius(attempt: Callable, random: torch.Generator) -> None:
             ),
             "that is the top logit alone; subtract the runner-up": ordered[:, 0] * right / scale,
             "the wrong predictions were left out; each keeps its place, with radius 0": (margin / scale)[right],
+            "the right logit was replaced by 0, which can win among negative ones; replace it by -inf": [
+                zeroed,
+                zeroed.clamp_min(0),
+            ],
+            "pixels are in [0, 1], and so is the radius; leave out the 255": [
+                255 * margin / scale,
+                margin / scale / 255,
+            ],
+            "that is the margin over the *smallest* logits: sort begins with them; take topk, or [:, -1] and [:, -2]": [
+                (ordered[:, -1] - ordered[:, -2]) * right / scale,
+                (ordered[:, -2] - ordered[:, -1]) * right / scale,
+            ],
+            "you compared the inputs with each other; a row holds the logits of one input: dim=1": (
+                lambda found: found.shape == (5,)
+            ),
+            "every radius stands in a row of its own, (n, 1); take [:, 0] instead of [:, :1]": (
+                lambda found: found.shape == (12, 1)
+            ),
+            "the radii are (n, n): (n, 1) times (n,) makes a table; take [:, 0] instead of [:, :1]": (
+                lambda found: found.shape == (12, 12)
+            ),
             "you returned one number; every input has its own radius: shape (n,)": lambda found: found.numel() == 1,
+            "wrong predictions got a radius; there is nothing to certify, so it is 0": (
+                lambda found: found.shape == right.shape and bool((found[~right] > 0).any())
+            ),
         },
     )
 
@@ -109,6 +135,8 @@ def classifier(attempt: Callable, random: torch.Generator) -> None:
     with torch.no_grad():
         expect_shape(network(images), (5, 10), "one logit per digit")
         if not torch.equal(network(images), network(images)):
+            if any(map(is_parametrized, network.modules())):
+                raise Mistake("PyTorch's spectral_norm iterates on at every call, from below; take SpectralLinear")
             raise Mistake("the same digits give different logits: no dropout, no noise, in training neither")
     if not any(p.requires_grad for p in network.parameters()):
         raise Mistake("the network has no parameters to train")

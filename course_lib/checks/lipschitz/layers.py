@@ -55,11 +55,23 @@ def aol(attempt: Callable, random: torch.Generator) -> None:
                 weight / sums.sum().sqrt(),
             ],
             "you squared the entries of W^T W; sum their absolute values": weight / gram.norm(dim=1).sqrt(),
+            "you took the mean of |W^T W|_ij over j; take the sum": weight / gram.abs().mean(1).sqrt(),
+            "you return the transpose; the shape of W stays": (weight * d).T,
             "you return the factors d; return the rescaled matrix W diag(d)": [d, torch.diag(d)],
         },
     )
     tall = torch.randn(7, 4, generator=random)
     expect_close(call(attempt, tall), tall * _aol_factors(tall))
+    expect_close(
+        call(attempt, 0.1 * tall),
+        tall * _aol_factors(tall),
+        {
+            "right, but not for small W, which d makes *larger*: clamp the sum at 1e-12, not at 1": lambda found: (
+                found.shape == tall.shape
+                and bool((found.norm(dim=0) < 0.9 * (tall * _aol_factors(tall)).norm(dim=0)).any())
+            )
+        },
+    )
     tall[:, 2] = 0
     found = call(attempt, tall)
     if isinstance(found, Tensor) and not found.isfinite().all():
@@ -128,6 +140,18 @@ def sll(attempt: Callable, random: torch.Generator) -> None:
             "the absolute value comes after the product: |W^T W|, not |W|^T |W|": (
                 layer(((weight.abs().T @ weight.abs()) * ratio).sum(1))
             ),
+            "the absolute value comes before the sum: each |W^T W|_ij, then the sum over j": (
+                layer((gram * ratio).sum(1).abs())
+            ),
+            "you summed |W^T W| and the ratios apart; multiply entry by entry, then sum over j": [
+                layer(gram.abs().sum(1) * ratio.sum(1)),
+                layer((gram.abs() @ ratio).sum(1)),
+                layer((ratio @ gram.abs()).sum(1)),
+            ],
+            "you gave each W a root of T: the relu sees W^T x + b, before T; divide what comes out by T": (
+                x - 2 * ((x @ (weight / t.sqrt()) + bias).relu() / t.sqrt()) @ weight.T
+            ),
+            "the bias is added: W^T x + b": x - 2 * ((x @ weight - bias).relu() / t) @ weight.T,
             "you only used the diagonal of W^T W; T sums whole rows": layer(gram.diag()),
             "you divided by the root of T; that is AOL's. Here W stands on both sides, so it is T itself": (
                 layer(t.sqrt())
@@ -200,6 +224,16 @@ def group_sort(attempt: Callable, random: torch.Generator) -> None:
             "you sorted pairs whatever `group` says": torch.stack(
                 [part.sort(1).values for part in x.split(2, 1)], 1
             ).flatten(1, 2),
+            "that is MaxMin of two halves; the groups are of *consecutive* channels, and of `group` of them": [
+                torch.cat((torch.minimum(*x.chunk(2, 1)), torch.maximum(*x.chunk(2, 1))), 1),
+                torch.cat((torch.maximum(*x.chunk(2, 1)), torch.minimum(*x.chunk(2, 1))), 1),
+            ],
+            "sorted, but not put back in place: the groups stay one after the other, each sorted": (
+                chunks.transpose(1, 2).flatten(1, 2)
+            ),
+            "those are the places that the values came from; sort(...) gives (values, places)": (
+                x.unflatten(1, (4, 3)).argsort(2).flatten(1, 2)
+            ),
             "you sorted the absolute values; sort the values": x.unflatten(1, (4, 3))
             .abs()
             .sort(2)

@@ -32,6 +32,32 @@ def _bound_is(attempt: Callable, layers: list, expected: float, mistakes: dict[s
     raise Mistake(f"{value:.4f} for {where}: true, but looser than {expected:.4f}, which the rules above give")
 
 
+def _sll_mistakes(weight: Tensor, t: Tensor) -> dict[str, list[float]]:
+    gain = spectral_norm(weight / t.sqrt()) ** 2
+    both = spectral_norm(weight / t)
+    return {
+        "1 + 2 L(f) by the triangle inequality: true, but loose; W T^-1 W^T stands on both sides of the relu, "
+        "so that the Jacobian is symmetric: max(1, 2 lambda - 1)": [
+            1 + 2 * gain,
+            1 + 2 * both * spectral_norm(weight),
+            3.0,
+        ],
+        "2 lambda - 1 is below 1; but where every relu is off the layer is x: max(1, 2 lambda - 1)": [
+            2 * gain - 1,
+            abs(2 * gain - 1),
+        ],
+        "SLL layers are 1-Lipschitz *if* T is large enough; this T is a quarter of it, so compute lambda, the "
+        "largest eigenvalue": [1.0],
+        "you used the norm of W T^-1/2; lambda is its square": [2 * gain**0.5 - 1, max(1.0, 2 * gain**0.5 - 1)],
+        "the 2 is missing: the eigenvalues run from 1 - 2 lambda to 1": [max(1.0, gain - 1), max(1.0, gain)],
+        "you took W / T; T stands between W and W^T only once, so lambda is the squared norm of W / T.sqrt()": [
+            max(1.0, 2 * both**2 - 1),
+            max(1.0, 2 * both - 1),
+        ],
+        "T is missing: lambda is the largest eigenvalue of W T^-1 W^T": [max(1.0, 2 * spectral_norm(weight) ** 2 - 1)],
+    }
+
+
 @exercise("10.6")
 def network_bound(attempt: Callable, random: torch.Generator) -> None:
     """Bound from above on the Lipschitz constant of a network that is described as a list."""
@@ -47,8 +73,7 @@ def network_bound(attempt: Callable, random: torch.Generator) -> None:
         product,
         {
             "you added the layers' constants; one after the other they multiply": [
-                na + nb + nc,
-                na + nb + nc + 1,
+                na + nb + nc + more for more in (0, 1, 2)
             ],
             "you took the largest constant; one after the other they multiply": nb,
             "you used Frobenius norms: true, but loose; the largest singular value is what counts": [
@@ -62,7 +87,8 @@ def network_bound(attempt: Callable, random: torch.Generator) -> None:
             ],
             "only the first layer is in it; did you return inside the loop?": na,
             "only the last layer is in it; multiply the constants": nc,
-            "the relu's constant is 1: where it is on, it lets everything through": [product / 2, 0.0],
+            "the relu's constant is 1: where it is on, it lets everything through": product / 2,
+            "0: a product begins with 1, and the relu's constant is 1": 0.0,
         },
         "linear, relu, linear, linear",
     )
@@ -76,18 +102,26 @@ def network_bound(attempt: Callable, random: torch.Generator) -> None:
     weight = torch.randn(4, 4, generator=random)
     weight *= 0.8 / spectral_norm(weight)
     norm, branch = spectral_norm(weight), [("linear", weight), ("relu",)]
-    for skip, scale, name in ((0.5, 0.5, "x/2 + f(x)/2"), (1.0, 1.0, "x + f(x)"), (0.5, -0.75, "x/2 - 3 f(x)/4")):
+    for skip, scale, name in (
+        (0.5, 0.5, "x/2 + f(x)/2"),
+        (1.0, 1.0, "x + f(x)"),
+        (0.5, -0.75, "x/2 - 3 f(x)/4"),
+        (-0.5, 0.8, "-x/2 + 0.8 f(x)"),
+    ):
         _bound_is(
             attempt,
             [("residual", skip, scale, branch)],
-            skip + abs(scale) * norm,
+            abs(skip) + abs(scale) * norm,
             {
                 "you forgot the skip: skip * x moves as well, so |skip| is added": abs(scale) * norm,
                 "you forgot the skip's factor: it is |skip| + |scale| * L": 1 + abs(scale) * norm,
                 "you forgot the branch's factor: it is |skip| + |scale| * L": [skip + norm, 1 + norm],
+                "a minus sign before x does not help either: it is |skip| + |scale| * L": skip + abs(scale) * norm,
                 "a minus sign does not help: f can move against x, so it is |skip| + |scale| * L": [
                     skip + scale * norm,
                     abs(skip + scale * norm),
+                    abs(skip) + scale * norm,
+                    abs(abs(skip) - abs(scale) * norm),
                 ],
                 "you took the larger of skip and branch; they can move the same way, so add": (
                     max(skip, abs(scale) * norm)
@@ -114,37 +148,22 @@ def network_bound(attempt: Callable, random: torch.Generator) -> None:
     )
     weight = torch.randn(6, 4, generator=random)
     t = sll_t(weight, torch.zeros(4))
-    gain = spectral_norm(weight / t.sqrt()) ** 2
-    separate = 2 * spectral_norm(weight / t) * spectral_norm(weight)
     for factor, name in ((1.0, "an SLL layer"), (0.25, "an SLL-like layer whose T is too small")):
-        big = gain / factor
+        big = spectral_norm(weight / (factor * t).sqrt()) ** 2
         _bound_is(
-            attempt,
-            [("sll", weight, factor * t)],
-            max(1.0, 2 * big - 1),
-            {
-                "1 + 2 L(f) by the triangle inequality: true, but loose; W T^-1 W^T stands on both sides of the relu, "
-                "so that the Jacobian is symmetric: max(1, 2 lambda - 1)": [
-                    1 + 2 * big,
-                    1 + separate / factor,
-                    3.0,
-                ],
-                "2 lambda - 1 is below 1; but where every relu is off the layer is x: max(1, 2 lambda - 1)": [
-                    2 * big - 1,
-                    abs(2 * big - 1),
-                ],
-                "SLL layers are 1-Lipschitz *if* T is large enough; this T is a quarter of it, so compute lambda": 1.0,
-                "you used the norm of W T^-1/2; lambda is its square": [
-                    2 * big**0.5 - 1,
-                    max(1.0, 2 * big**0.5 - 1),
-                ],
-                "the 2 is missing: the eigenvalues run from 1 - 2 lambda to 1": [max(1.0, big - 1), max(1.0, big)],
-                "you took W / T, with its norm squared: T stands between W and W^T only once": [
-                    max(1.0, 2 * spectral_norm(weight / (factor * t)) ** 2 - 1)
-                ],
-                "T is missing: lambda is the largest eigenvalue of W T^-1 W^T": [
-                    max(1.0, 2 * spectral_norm(weight) ** 2 - 1)
-                ],
-            },
-            name,
+            attempt, [("sll", weight, factor * t)], max(1.0, 2 * big - 1), _sll_mistakes(weight, factor * t), name
         )
+    wide = torch.randn(4, 6, generator=random)
+    t = sll_t(wide, torch.zeros(6))
+    _bound_is(
+        attempt,
+        [("sll", wide, t)],
+        1.0,
+        {
+            "that is the Jacobian with every relu on; where all are off the layer is x: max(1, 2 lambda - 1)": (
+                spectral_norm(torch.eye(4) - 2 * (wide / t) @ wide.T)
+            ),
+            **_sll_mistakes(wide, t),
+        },
+        "an SLL layer with more hidden units than features",
+    )

@@ -76,6 +76,18 @@ def power_iteration(attempt: Callable, random: torch.Generator) -> None:
     if near(early, norm, 1e-5):
         raise Mistake("after 1 step the norm is there already; do exactly `steps` steps, so that callers can choose")
 
+    stays = run(_Map(lambda v: matrix @ v, right[:, 1].clone(), lambda u: matrix.T @ u), 2)
+    if not near(stays, 2.2, 1e-3):
+        raise Mistake(
+            f"{stays:.4f} after 2 steps from a direction that is stretched by 2.2 and that no step leaves: begin at "
+            "`start`, not at a v of your own"
+        )
+    small = run(_Map(lambda v: 0.01 * matrix @ v, start, lambda u: 0.01 * matrix.T @ u), 100)
+    if not near(small, 0.03, 1e-2):
+        raise Mistake(
+            f"{small:.4g} for a matrix of norm 0.03; v gets short there: what guards against 0 / 0 has to be smaller, "
+            "such as 1e-12"
+        )
     kernel = torch.randn(3, 2, 3, 3, generator=random)
     image = torch.randn(1, 2, 5, 4, generator=random)
     whole = F.conv2d(torch.eye(40).view(40, 2, 5, 4), kernel, padding=1).flatten(1).T
@@ -113,16 +125,18 @@ def _torus(kernel: Tensor, size: int) -> float:
 @exercise("10.7")
 def conv_norm(attempt: Callable, random: torch.Generator) -> None:
     """Bound from above on the norm of a zero-padded convolution of n x n images."""
-    for k, n, noise in ((3, 5, 0.2), (5, 7, 0.1)):
+    # a chessboard stretches most where the image's own grid has no frequency; the last kernel has no such pattern
+    for out, k, n, chessboard, noise in ((3, 3, 5, 1, 0.2), (3, 5, 7, 1, 0.1), (2, 5, 6, 0, 1)):
         signs = 1.0 - 2 * ((torch.arange(k)[:, None] + torch.arange(k)) % 2)
-        mix = torch.randn(3, 2, 1, 1, generator=random)
-        kernel = mix * signs + noise * torch.randn(3, 2, k, k, generator=random)
+        mix = torch.randn(out, 2, 1, 1, generator=random)
+        kernel = chessboard * mix * signs + noise * torch.randn(out, 2, k, k, generator=random)
         value = one_number(call(attempt, kernel, n))
         true, wide = spectral_norm(_conv_matrix(kernel, n)), _torus(kernel, n + k - 1)
         highest = _torus(kernel, 96)
         taps = sum(spectral_norm(tap) for tap in kernel.flatten(2).unbind(2))
         spectrum = torch.fft.fft2(kernel.double(), s=(n + k - 1, n + k - 1))
         own = _torus(kernel, n)
+        shifted = spectrum.permute(2, 3, 0, 1)
         if not math.isfinite(value):
             raise Mistake("the result is not finite; a norm is")
         told: dict[str, list[float]] = {
@@ -148,11 +162,27 @@ def conv_norm(attempt: Callable, random: torch.Generator) -> None:
             ],
             "the sum over the taps is true for every size, but loose; the FFT gives less": [taps],
             "that is the sum of all squares: true after multiplying by k only; take the FFT": [kernel.norm().item()],
+            "you dropped the imaginary parts; svdvals takes complex matrices as they are": [
+                torch.linalg.svdvals(shifted.real).max().item()
+            ],
+            "you took absolute values of the entries before the singular values: true, but loose; svdvals takes "
+            "complex matrices as they are": [torch.linalg.svdvals(shifted.abs()).max().item()],
+            "k times the norm of the reshaped kernel: true for every size, but loose; the FFT gives less": [
+                k * spectral_norm(kernel.flatten(1))
+            ],
+            "reshape keeps the order of the numbers and mixes frequencies and channels: permute(2, 3, 0, 1)": [
+                torch.linalg.svdvals(spectrum.reshape(*spectrum.shape[2:], *spectrum.shape[:2])).max().item()
+            ],
             "that is the squared norm; take the root of the largest eigenvalue of K* K": [wide**2, true**2],
         }
-        for message, wrong in told.items():
-            if any(near(value, one) for one in wrong):
-                raise Mistake(message)
+        if out - 1 < k // 2:
+            told["that is the torus of n + out - 1; k is the side of the kernel: kernel.shape[-1]"] = [
+                _torus(kernel, n + out - 1)
+            ]
+        if not near(value, wide):
+            for message, wrong in told.items():
+                if any(near(value, one) for one in wrong):
+                    raise Mistake(message)
         if value < true * (1 - 1e-5):
             raise Mistake(
                 f"{value:.4f} is below the norm {true:.4f}, which the SVD of the whole matrix gives: an estimate from "
