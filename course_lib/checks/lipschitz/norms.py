@@ -82,12 +82,6 @@ def power_iteration(attempt: Callable, random: torch.Generator) -> None:
             f"{stays:.4f} after 2 steps from a direction that is stretched by 2.2 and that no step leaves: begin at "
             "`start`, not at a v of your own"
         )
-    small = run(_Map(lambda v: 0.01 * matrix @ v, start, lambda u: 0.01 * matrix.T @ u), 100)
-    if not near(small, 0.03, 1e-2):
-        raise Mistake(
-            f"{small:.4g} for a matrix of norm 0.03; v gets short there: what guards against 0 / 0 has to be smaller, "
-            "such as 1e-12"
-        )
     kernel = torch.randn(3, 2, 3, 3, generator=random)
     image = torch.randn(1, 2, 5, 4, generator=random)
     whole = F.conv2d(torch.eye(40).view(40, 2, 5, 4), kernel, padding=1).flatten(1).T
@@ -103,6 +97,12 @@ def power_iteration(attempt: Callable, random: torch.Generator) -> None:
         raise Mistake("NaN for A = 0, because of 0 / 0; divide by v.norm().clamp_min(1e-12)")
     if abs(value) > 1e-6:
         raise Mistake(f"{value:.4g} for A = 0, whose norm is 0")
+    small = run(_Map(lambda v: 0.01 * matrix @ v, start, lambda u: 0.01 * matrix.T @ u), 100)
+    if not near(small, 0.03, 1e-2):
+        raise Mistake(
+            f"{small:.4g} for a matrix of norm 0.03; v gets short there: what guards against 0 / 0 has to be smaller, "
+            "such as 1e-12"
+        )
 
 
 def _conv_matrix(kernel: Tensor, n: int) -> Tensor:
