@@ -29,7 +29,7 @@ class MaxMin(nn.Module):
     Jacobian is a permutation, so the map is 1-Lipschitz and keeps gradient norms.
 
     Source: Chernodub, Nowicki, Norm-preserving Orthogonal Permutation Linear Unit activation functions (OPLU),
-    arXiv 1604.02313, 2016; Anil, Lucas, Grosse, Sorting out Lipschitz function approximation, ICML 2019, section 4.
+    arXiv 1604.02313, 2016; Anil, Lucas, Grosse, Sorting out Lipschitz function approximation, ICML 2019.
     """
 
     def forward(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
@@ -49,7 +49,7 @@ class GroupSort(nn.Module):
     Where all values of a group differ, the Jacobian is a permutation: 1-Lipschitz, and gradient norms are kept.
     `GroupSort(2)` is MaxMin with other pairs, and `GroupSort(c)` sorts everything.
 
-    Source: Anil, Lucas, Grosse, Sorting out Lipschitz function approximation, ICML 2019, section 4.
+    Source: Anil, Lucas, Grosse, Sorting out Lipschitz function approximation, ICML 2019.
     """
 
     def __init__(self, group: int):

@@ -75,11 +75,11 @@ class LinearResidualConv2d(SpectralConv2d):
     """Linear residual block: y = (x + K x + b) / s without activation inside, s a bound from above on |I + K|.
 
     x + K x is itself a convolution, with 1 added to the middle of the kernel, so its norm is as easy to bound as any.
-    A residual block with an activation inside could only be bounded by 1 + |branch|. The paper penalises the norm in
-    the loss instead of dividing by it.
+    A residual block with an activation inside could only be bounded by 1 + |branch|. The paper does not divide: its
+    code estimates the norm by power iteration, and the loss takes it into the margin that is certified.
 
     Source: Hu, Zou, Wang, Leino, Fredrikson, Unlocking deterministic robustness certification on ImageNet, NeurIPS
-    2023, section on linear residual blocks (LiResNet).
+    2023 (LiResNet).
     """
 
     def __init__(self, channels: int, kernel_size: int = 3, padding_mode: str = "zeros"):
@@ -98,7 +98,7 @@ class AOLConv2d(_Conv):
     orthogonal 1 x 1 convolution, where little has to be divided.
 
     Source: Prach, Lampert, Almost-orthogonal layers for efficient general-purpose Lipschitz networks, ECCV 2022,
-    theorem 2.
+    lemma 2.
     """
 
     def _rescale(self) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ class SLLConv2d(_ResidualConv):
     kept only for loading and saving.
 
     Source: Araujo, Havens, Delattre, Allauzen, Hu, A unified algebraic perspective on Lipschitz neural networks,
-    ICLR 2023, theorem 3 and section 4.
+    ICLR 2023; for convolutions, their published code.
     """
 
     log_q: Tensor

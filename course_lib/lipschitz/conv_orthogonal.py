@@ -86,8 +86,8 @@ class SOCConv2d(LipschitzLayer):
     1 / (terms + 1)!; the output is divided by 1 plus that, 3e-6 for 8 terms, so the constant is at most 1.
     If channel counts differ, zeros are appended before or channels dropped after.
 
-    Source: Singla, Feizi, Skew orthogonal convolutions, ICML 2021, section 4; they bound the norm of L by power
-    iteration and use 6 terms to train, 12 to evaluate.
+    Source: Singla, Feizi, Skew orthogonal convolutions, ICML 2021. Their code estimates the norm of L by power
+    iteration on reshaped kernels and takes 5 terms after x to train, 12 to evaluate.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, terms: int = 8):
@@ -152,7 +152,7 @@ class BCOPConv2d(LipschitzLayer):
     paper uses Björck's iteration. Alternate steps swap P and I - P, which centres the kernel.
 
     Source: Li, Haque, Anil, Lucas, Grosse, Jacobsen, Preventing gradient attenuation in Lipschitz constrained
-    convolutional networks, NeurIPS 2019, section 4; Xiao et al., ICML 2018, algorithm 1.
+    convolutional networks, NeurIPS 2019, with the steps of Xiao et al., ICML 2018.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding_mode: str = "circular"):

@@ -48,8 +48,8 @@ class SpectralLinear(_Linear):
     The published version estimates s by power iteration, which is a bound from below, so that norms exceed 1. Only
     the largest singular value becomes 1, so depth makes gradients vanish where the others are small.
 
-    Source: Miyato, Kataoka, Koyama, Yoshida, Spectral normalization for generative adversarial networks, ICLR 2018,
-    equation (8); bound by Delattre, Barthelemy, Araujo, Allauzen, ICML 2023.
+    Source: Miyato, Kataoka, Koyama, Yoshida, Spectral normalization for generative adversarial networks, ICLR 2018;
+    bound by Delattre, Barthelemy, Araujo, Allauzen, ICML 2023.
     """
 
     def _rescale(self) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ class BjorckLinear(_Linear):
 
     Source: Björck, Bowie, An iterative algorithm for computing the best estimate of an orthogonal matrix, SIAM
     Journal on Numerical Analysis 8, 1971; Anil, Lucas, Grosse, Sorting out Lipschitz function approximation, ICML
-    2019, section 4.
+    2019.
     """
 
     def __init__(self, in_features: int, out_features: int, *, iterations: int = 15):
@@ -90,8 +90,8 @@ class CayleyLinear(_Linear):
     A = U - U^T + V^T V, Q = [(I - A)(I + A)^-1; -2 V (I + A)^-1]. W is first scaled down where its norm exceeds 4, so
     that I + A is well conditioned.
 
-    Source: Trockman, Kolter, Orthogonalizing convolutional layers with the Cayley transform, ICLR 2021, equations
-    (4) and (13).
+    Source: Trockman, Kolter, Orthogonalizing convolutional layers with the Cayley transform, ICLR 2021; for
+    matrices that are not square, their published code.
     """
 
     def _rescale(self) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class OrthogonalLinear(_Linear):
     X is square with max(in_features, out_features) rows. A is scaled down where its norm exceeds pi, which reaches
     all rotations and stays accurate.
 
-    Source: Lezcano-Casado, Martinez-Rubio, Cheap orthogonal constraints in neural networks, ICML 2019, section 3.
+    Source: Lezcano-Casado, Martinez-Rubio, Cheap orthogonal constraints in neural networks, ICML 2019.
     """
 
     def __init__(self, in_features: int, out_features: int):
@@ -174,7 +174,7 @@ class SLLLinear(_Residual):
     to +-20 so that q_j / q_i = exp(log q_j - log q_i) stays finite in float32. In the paper W is transposed.
 
     Source: Araujo, Havens, Delattre, Allauzen, Hu, A unified algebraic perspective on Lipschitz neural networks,
-    ICLR 2023, theorem 3.
+    ICLR 2023.
     """
 
     def __init__(self, features: int, hidden: int):
@@ -206,8 +206,8 @@ class SandwichLinear(LipschitzLayer):
     the Jacobian 2 A^T D B, 0 <= D <= I. That is an off-diagonal block of M = 2 [A B]^T D [A B], which lies between 0
     and 2 s I with s the squared norm of [A B]; it is also a block of M - s I, so its norm is at most s = 1.
 
-    Source: Wang, Manchester, Direct parameterization of Lipschitz-bounded deep networks, ICML 2023, section on the
-    sandwich layer.
+    Source: Wang, Manchester, Direct parameterization of Lipschitz-bounded deep networks, ICML 2023, equation (10)
+    and theorem 3.2.
     """
 
     def __init__(self, in_features: int, out_features: int):
