@@ -5,10 +5,12 @@ import re
 
 import pytest
 import torch
+from torch.nn import functional
 
 from course_lib.data import photos, triplets
 from course_lib.data.distortions import DISTORTIONS
 from course_lib.judgments import evaluate, kendall, pearson, two_afc_score
+from course_lib.lipschitz import LipSimNet, lower_bound
 from course_lib.lpips import LPIPS, load_heads
 from course_lib.perceptual_losses import FeatureLoss, ms_ssim, mse, psnr, ssim
 from course_lib.start_here import LEDGER, at_equal_mse
@@ -166,3 +168,25 @@ def test_ledger_quotes_the_learning_curves_right(judged):
     assert f"{heads[50]} with 50 triplets, {heads[1000]} with 1,000 and {heads[8000]} with 8,000" in data
     assert f"{scratch[1000]} with 1,000 and {scratch[8000]} with 8,000" in data
     assert f"with 8,000 triplets linear {heads[8000]}, scratch {scratch[8000]} (simulated" in modes
+
+
+def test_ledger_bounds_lipsim_right():
+    torch.manual_seed(0)
+    bound = LipSimNet.preset("tiny").eval().upper_bound()
+    assert f"tiny is bounded from above by {bound:.5f}" in measured("LipSim's backbone")
+
+
+def test_ledger_counts_how_fast_an_embedding_of_length_one_moves_right():
+    torch.manual_seed(0)
+    tiny = LipSimNet.preset("tiny").eval().requires_grad_(False)
+    dark = 0.03 * photos.crops("test", 16, seed=7).images[:4].float() / 255
+
+    def on_the_sphere(x):
+        return functional.normalize(tiny(x))
+
+    def in_the_ball(x):
+        return tiny(x) / tiny(x).norm(dim=1, keepdim=True).clamp_min(1)
+
+    sphere, ball = (lower_bound(f, dark, steps=6, search=0) for f in (on_the_sphere, in_the_ball))
+    text = measured("with projection")
+    assert f"moves {sphere:.1f} times as fast" in text and f"leaves short ones alone, {ball:.1f} times" in text
