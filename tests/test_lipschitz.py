@@ -452,6 +452,26 @@ def test_transfer_matrices_and_torus_norm_are_those_of_circular_convolution():
         assert norms.torus_norm(kernel, *size) == pytest.approx(norm(full))
 
 
+@pytest.mark.parametrize("taps", [(3, 3), (2, 4), (5, 2), (1, 1)])
+@pytest.mark.parametrize("size", [(5, 6), (8, 7), (3, 3)])
+def test_transfer_times_the_spectrum_of_an_image_is_the_spectrum_of_its_circular_convolution(taps, size):
+    kernel = torch.randn(3, 2, *taps, dtype=torch.float64)
+    x = torch.randn(1, 2, *size, dtype=torch.float64)
+    matrices = norms.transfer(kernel, *size).unflatten(0, (size[0], -1))
+    product = torch.einsum("hwoi,nihw->nohw", matrices, torch.fft.rfft2(x))
+    expected = sum(
+        kernel[:, :, row, column] @ x[0].roll((taps[0] // 2 - row, taps[1] // 2 - column), (1, 2)).flatten(1)
+        for row in range(taps[0]) for column in range(taps[1])
+    )  # fmt: skip
+    assert torch.allclose(torch.fft.irfft2(product, size).flatten(2)[0], expected)
+    if taps[0] % 2 and taps[1] % 2 and min(size) >= 5:
+        around = F.pad(x, (taps[1] // 2,) * 2 + (taps[0] // 2,) * 2, mode="circular")
+        assert torch.allclose(torch.fft.irfft2(product, size), F.conv2d(around, kernel))
+    if taps != (1, 1):
+        conjugated = torch.einsum("hwoi,nihw->nohw", matrices.conj(), torch.fft.rfft2(x))
+        assert not torch.allclose(torch.fft.irfft2(conjugated, size).flatten(2)[0], expected, atol=1e-2)
+
+
 def test_gram_bound_is_above_svd_and_close_and_its_gradient_is_that_of_the_norm():
     for shape in ((5, 7), (7, 5), (40, 40)):
         for dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128):
@@ -635,3 +655,10 @@ def test_bad_sizes_get_one_clear_line(unchecked, call, message):
         call()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [lambda: lip.SLLConv2d(4, 3), lambda: lip.AOLConv2d(4, 4, 3)])
+def test_vmap_and_jacrev_go_through_convolutions(make):
+    layer, x = make().double().eval(), torch.randn(2, 1, 4, 5, 5, dtype=torch.float64)
+    jacobians = torch.func.vmap(jacrev(layer))(x).reshape(2, 100, 100)
+    assert torch.linalg.matrix_norm(jacobians, 2).max() <= 1 + 1e-9

@@ -225,8 +225,11 @@ def transposed(kernel: Float[Tensor, "o i k k"]) -> Float[Tensor, "i o k k"]:
 
 
 def fast_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """On a CPU with the channels last in memory, where a convolution takes 0.75 to 0.95 of the time."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    """On a CPU with the channels last in memory, where a convolution takes 0.75 to 0.95 of the time.
+
+    Like `x.contiguous(memory_format=torch.channels_last)`, which `torch.func.vmap` does not know.
+    """
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if x.device.type == "cpu" else x
 
 
 def padded_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding_mode: str) -> Tensor:
