@@ -237,6 +237,12 @@ def test_a_module_s_own_bound_is_used_and_one_with_hooks_is_refused():
         upper_bound(net)
 
 
+def test_a_layer_that_occurs_twice_counts_twice():
+    double = nn.Linear(2, 2, bias=False)
+    double.weight.data = 2 * torch.eye(2)
+    assert upper_bound(nn.Sequential(double, nn.ReLU(), double)) == pytest.approx(4)
+
+
 def test_a_lower_bound_needs_points_and_steps():
     with pytest.raises(ValueError, match="0 points and 20 steps"):
         lower_bound(nn.ReLU(), torch.rand(0, 3))

@@ -176,7 +176,7 @@ def _bound(module: nn.Module, name: str, size: Size) -> tuple[float, Size]:
 
 def _sequential(module: Any, name: str, size: Size) -> tuple[float, Size]:
     product = 1.0
-    for key, child in module.named_children():
+    for key, child in module._modules.items():  # named_children() would skip a layer that occurs a second time
         bound, size = _bound(child, key if name == "the network" else f"{name}.{key}", size)
         product *= bound
     return product, size
