@@ -484,6 +484,7 @@ def test_gram_bound_is_above_svd_and_close_and_its_gradient_is_that_of_the_norm(
     assert torch.allclose(matrix.grad, torch.diag(torch.tensor([1.0, 0.0, 0.0])), atol=1e-4)
     assert norms.gram_bound(torch.zeros(3, 4)).item() == 0
     assert norms.gram_bound(torch.linalg.qr(torch.randn(64, 64)).Q).item() <= 64 ** (1 / 256) * 1.001
+    assert 1e-28 <= norms.gram_bound(torch.full((100, 100), 1e-30)).item() <= 1.01e-28
 
 
 def test_matrix_norm_is_never_below_the_norm_and_hardly_above():
@@ -495,6 +496,7 @@ def test_matrix_norm_is_never_below_the_norm_and_hardly_above():
         assert norm(matrix) <= norms.matrix_norm(matrix) <= norm(matrix) * (1 + 1e-9)
     assert 1 <= norms.matrix_norm(torch.eye(64)) <= 1 + 1e-9
     assert norms.matrix_norm(torch.zeros(3, 4)) == 0
+    assert 1e-298 <= norms.matrix_norm(torch.full((100, 100), 1e-300, dtype=torch.float64)) <= 1.01e-298
 
 
 def test_power_iteration_stays_below_the_norm_where_gram_iteration_is_above():

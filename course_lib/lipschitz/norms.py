@@ -10,8 +10,6 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from course_lib.lipschitz.base import inverse_or_zero
-
 GRID = 8  # FFT points per kernel width: 4 % above the norm at worst, see `grid_correction`
 ITERATIONS = 7  # Gram iterations: at most a factor rank^(1/256) above the norm, 3 % at rank 1024
 
@@ -32,7 +30,7 @@ def gram_bound(matrices: Inexact[Tensor, "*batch m n"], iterations: int = ITERAT
     """
     fixed = matrices.detach().resolve_conj()
     peak = _real(fixed).abs().amax((-3, -2, -1))
-    fixed = fixed * inverse_or_zero(peak)[..., None, None]
+    fixed = fixed * peak.clamp_min(torch.finfo(peak.dtype).tiny).reciprocal()[..., None, None]
     wide_matrix = fixed.shape[-2] <= fixed.shape[-1]
     gram = fixed @ fixed.mH if wide_matrix else fixed.mH @ fixed
     log_norm = torch.zeros_like(peak)
@@ -65,7 +63,7 @@ def matrix_norm(matrix: Float[Tensor, "m n"]) -> float:
     """
     wide_matrix = matrix.detach().double()
     peak = wide_matrix.abs().max()
-    wide_matrix = wide_matrix * inverse_or_zero(peak)
+    wide_matrix = wide_matrix * peak.clamp_min(torch.finfo(peak.dtype).tiny).reciprocal()
     if wide_matrix.shape[0] > wide_matrix.shape[1]:
         wide_matrix = wide_matrix.T
     gram = wide_matrix @ wide_matrix.T
