@@ -47,7 +47,7 @@ class GroupSort(nn.Module):
     """Sorts every group of neighbouring channels, ascending: (n, c, ...) -> (n, c, ...), over axis 1.
 
     Where all values of a group differ, the Jacobian is a permutation: 1-Lipschitz, and gradient norms are kept.
-    `GroupSort(2)` is MaxMin with other pairs, and `GroupSort(c)` sorts everything.
+    `GroupSort(2)` is MaxMin with other pairs and the smaller value first, and `GroupSort(c)` sorts everything.
 
     Source: Anil, Lucas, Grosse, Sorting out Lipschitz function approximation, ICML 2019.
     """

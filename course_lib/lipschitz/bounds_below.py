@@ -29,8 +29,8 @@ def lower_bound(
     pair, so power iteration runs once more there.
 
     Args:
-        f: a module, of which a float64 copy is used, or a function, called in x's own dtype. It has to treat the
-            examples of a batch independently.
+        f: a module, of which a float64 copy is used, or a function, called in x's own dtype, whose rounding counts
+            as movement: give float64 points. It has to treat the examples of a batch independently.
         x: points where f is differentiable. If all lie in [0, 1], like images, the search stays in [0, 1].
         steps: power iterations at each point.
         search: ascent steps; 0 for the Jacobian at the points alone.

@@ -72,11 +72,11 @@ class SpectralConv2d(_Conv):
 
 
 class LinearResidualConv2d(SpectralConv2d):
-    """Linear residual block: y = (x + K x + b) / s without activation inside, s a bound from above on |I + K|.
+    """Linear residual block: y = (x + K x) / s + b without activation inside, s a bound from above on |I + K|.
 
     x + K x is itself a convolution, with 1 added to the middle of the kernel, so its norm is as easy to bound as any.
-    A residual block with an activation inside could only be bounded by 1 + |branch|. The paper does not divide: its
-    code estimates the norm by power iteration, and the loss takes it into the margin that is certified.
+    Of a residual block with an activation inside one knows in general only the bound 1 + |branch|. The paper does not
+    divide: its code estimates the norm by power iteration, and the loss takes it into the margin that is certified.
 
     Source: Hu, Zou, Wang, Leino, Fredrikson, Unlocking deterministic robustness certification on ImageNet, NeurIPS
     2023 (LiResNet).

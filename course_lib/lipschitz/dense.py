@@ -101,8 +101,9 @@ class CayleyLinear(_Linear):
 class OrthogonalLinear(_Linear):
     """Matrix exponential: the first rows and columns of exp(A) with A = X - X^T, which is a rotation.
 
-    X is square with max(in_features, out_features) rows. A is scaled down where its norm exceeds pi, which reaches
-    all rotations and stays accurate.
+    X is square with n = max(in_features, out_features) rows. A is scaled down where a bound from above on its norm
+    exceeds pi, so that the series stays accurate. That reaches every rotation whose angles are at most pi / n^(1/16),
+    0.77 pi for n = 64, and of those with larger angles not all: in the plane none beyond 172 degrees.
 
     Source: Lezcano-Casado, Martinez-Rubio, Cheap orthogonal constraints in neural networks, ICML 2019.
     """
