@@ -483,7 +483,8 @@ def main(arguments: list[str] | None = None) -> None:
             warnings.simplefilter("ignore")  # of the libraries
             rows.append(measure(layer, shape, case, size, mode, seconds, layer in options.compile, clock))
         rows.sort(key=lambda row: places[row["layer"], row["shape"], row["mode"]])
-        results = {"command": COMMAND, "machine": here, "speed": rows, "targets": targets(rows)}
+        command = COMMAND + " --cpu-time" * options.cpu_time
+        results = {"command": command, "machine": here, "speed": rows, "targets": targets(rows)}
         if output:
             write_atomically(output, (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
     print(table(results))
