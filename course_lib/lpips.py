@@ -150,6 +150,11 @@ class LPIPS(nn.Module):
         check_images(x, "x", min_size=self.min_size)
         return self.network.embed(x)
 
+    @staticmethod
+    def between(e: Float[Tensor, "n d"], f: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+        """Distance of two images from their embeddings: |e - f|^2."""
+        return (e - f).square().sum(1)
+
     def load_trunk(self, state_dict: Mapping[str, Tensor]) -> None:
         """Replace the trunk's weights by a state dict with torchvision's ``features.*`` names.
 

@@ -1,0 +1,1 @@
+"""Chapter 09: how far can a perceptual metric be fooled?"""

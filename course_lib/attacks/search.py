@@ -1,0 +1,112 @@
+"""What the attacks share: one step's gradient, the best images found so far, and what an attack returns."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from course_lib.attacks.balls import per_example, sizes
+from course_lib.attacks.objectives import Objective
+
+
+@dataclass
+class Attacked:
+    """What an attack found.
+
+    Attributes:
+        images: like ``objective.start``: the images with the largest value inside the ball, or, for attacks that look
+            for the smallest change, the nearest that succeed (the start where none was found).
+        value: (n,) the objective there.
+        success: (n,) whether it is above the threshold.
+        forwards, backwards: (n,) how often the metric and its gradient were computed for each example.
+    """
+
+    images: Float[Tensor, "n *parts c h w"]
+    value: Float[Tensor, "n"]
+    success: Bool[Tensor, "n"]
+    forwards: Int64[Tensor, "n"]
+    backwards: Int64[Tensor, "n"]
+
+    def sizes(self, objective: Objective, norm: str) -> Float[Tensor, "n"]:
+        """Size of the change of every example, in float64; infinite where the attack failed."""
+        found = sizes(self.images - objective.start, norm)
+        return torch.where(self.success, found, torch.inf)
+
+
+class Search:
+    """Evaluates an objective for some of the examples, counts how often, and keeps the best images of each.
+
+    `better` says what best means: "value" keeps the largest value; "l2" or "linf" the smallest change that succeeds.
+    """
+
+    def __init__(self, objective: Objective, better: str = "value"):
+        self.objective, self.better = objective, better
+        n, device = len(objective), objective.start.device
+        self.images = objective.start.clone()
+        self.value = torch.full((n,), -torch.inf, device=device, dtype=objective.start.dtype)
+        self.success = torch.zeros(n, dtype=torch.bool, device=device)
+        self.size = torch.full((n,), torch.inf, device=device, dtype=torch.float64)
+        self.forwards = torch.zeros(n, dtype=torch.int64, device=device)
+        self.backwards = torch.zeros(n, dtype=torch.int64, device=device)
+        self.evaluate(torch.arange(n, device=device), objective.start)
+
+    def standing(self) -> Int64[Tensor, "m"]:
+        """Indices of the examples for which the attack has not succeeded yet."""
+        return (~self.success).nonzero()[:, 0]
+
+    @torch.no_grad()
+    def evaluate(self, which: Int64[Tensor, "m"], images: Float[Tensor, "m *parts c h w"]) -> Float[Tensor, "m"]:
+        """Values of images for the examples `which`; the best are kept."""
+        value = self.objective.select(which).value(images)
+        self.forwards[which] += 1
+        self._keep(which, images, value)
+        return value
+
+    def ascend(
+        self, which: Int64[Tensor, "m"], images: Float[Tensor, "m *parts c h w"], loss: str = "margin"
+    ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m *parts c h w"]]:
+        """Values, and the gradient of `loss`, at images of the examples `which`; the best are kept.
+
+        `loss` "margin" is the value itself; "ce" is log(1 + exp(value)), the cross-entropy of two classes whose
+        logits differ by the value. Its gradient is the margin's times a positive number.
+
+        Raises:
+            ValueError: if the gradient is not finite, as behind a square root at distance 0.
+        """
+        task = self.objective.select(which)
+        images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            value = task.value(images)
+            total = (torch.nn.functional.softplus(value - task.threshold) if loss == "ce" else value).sum()
+            (gradient,) = torch.autograd.grad(total, images)
+        if not gradient.isfinite().all():
+            raise ValueError(
+                "the gradient of the objective is NaN or infinite, as that of a square root at distance 0 is; "
+                "begin at a random point, or use a metric that adds a small number under the root"
+            )
+        self.forwards[which] += 1
+        self.backwards[which] += 1
+        value = value.detach()
+        self._keep(which, images.detach(), value)
+        return value, gradient
+
+    def _keep(self, which: Tensor, images: Tensor, value: Tensor) -> None:
+        success = value > self.objective.threshold[which]
+        if self.better == "value":
+            better = value > self.value[which]
+        else:
+            size = sizes(images - self.objective.start[which], self.better)
+            better = success & (size < self.size[which])
+            self.size[which] = torch.where(better, size, self.size[which])
+            # until something succeeds, keep the value at the start
+            better_value = better | (~self.success[which] & (self.value[which] == -torch.inf))
+            self.value[which] = torch.where(better_value, value, self.value[which])
+        self.images[which] = torch.where(per_example(better, images), images, self.images[which])
+        if self.better == "value":
+            self.value[which] = torch.where(better, value, self.value[which])
+        self.success[which] |= success
+
+    def result(self) -> Attacked:
+        """What was found."""
+        return Attacked(self.images, self.value, self.success, self.forwards, self.backwards)
