@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from course_lib.judgments import Metric
-from course_lib.validation import check_images, check_pair
+from course_lib.validation import TOLERANCE, check_images, check_pair
 
 PERTURBED = ("ref", "p0", "p1", "all")
 
@@ -19,7 +19,7 @@ class Objective:
     """A number per example to be made large by changing images; the attack has succeeded above `threshold`.
 
     Attributes:
-        start: (n, 3, h, w), or (n, k, 3, h, w) where k images of an example are changed together.
+        start: in [0, 1]; (n, 3, h, w), or (n, k, 3, h, w) where k images of an example are changed together.
         function: ``function(images, *fixed)`` gives (n,).
         fixed: what belongs to each example and does not change, such as embeddings of the other images; each (n, ...).
         threshold: (n,); infinity where the number is simply to become as large as possible.
@@ -34,8 +34,19 @@ class Objective:
         return len(self.start)
 
     def value(self, images: Float[Tensor, "n *parts c h w"]) -> Float[Tensor, "n"]:
-        """The number to be made large, for images that replace `start`."""
-        return self.function(images, *self.fixed)
+        """The number to be made large, for images that replace `start`.
+
+        Raises:
+            ValueError: if it is not one number for each, or NaN.
+        """
+        if not len(images):
+            return self.threshold  # metrics refuse empty batches
+        value = self.function(images, *self.fixed)
+        if value.shape != (len(images),):
+            raise ValueError(f"the objective is {tuple(value.shape)} for {len(images)} examples; it has to be (n,)")
+        if value.isnan().any():
+            raise ValueError(f"the objective is NaN for example {int(value.isnan().nonzero()[0])} of {len(images)}")
+        return value
 
     def succeeded(self, value: Float[Tensor, "n"]) -> Tensor:
         """Where a value is above the threshold, (n,) bool. A tie is not."""
@@ -43,6 +54,8 @@ class Objective:
 
     def select(self, which: Int64[Tensor, "m"]) -> "Objective":
         """The same for some of the examples."""
+        if len(which) == len(self) and torch.equal(which, torch.arange(len(self), device=which.device)):
+            return self  # embeddings are large to copy
         return Objective(
             self.start[which], self.function, tuple(part[which] for part in self.fixed), self.threshold[which]
         )
@@ -90,7 +103,7 @@ def flip(
             d0, d1 = metric.triplet_distances(*images.unbind(1))
             return sign * (d0 - d1)
 
-        return Objective(torch.stack((ref, p0, p1), 1), value, (sign,), torch.zeros_like(sign))
+        return Objective(_start(torch.stack((ref, p0, p1), 1)), value, (sign,), torch.zeros_like(sign))
 
     if perturb == "ref":
 
@@ -98,7 +111,7 @@ def flip(
             d0, d1 = distance(images, first, second)
             return sign * (d0 - d1)
 
-        return Objective(ref, value, (*distance.prepare(p0, p1), sign), torch.zeros_like(sign))
+        return Objective(_start(ref), value, (*distance.prepare(p0, p1), sign), torch.zeros_like(sign))
 
     start, other = (p0, p1) if perturb == "p0" else (p1, p0)
     sign = sign if perturb == "p0" else -sign
@@ -109,7 +122,7 @@ def flip(
     def value(images: Tensor, reference: Tensor, fixed_distance: Tensor, sign: Tensor) -> Tensor:
         return sign * (distance(images, reference)[0] - fixed_distance)
 
-    return Objective(start, value, (reference, fixed_distance, sign), torch.zeros_like(sign))
+    return Objective(_start(start), value, (reference, fixed_distance, sign), torch.zeros_like(sign))
 
 
 def push(metric: Metric, images: Float[Tensor, "n 3 h w"], threshold: float = float("inf")) -> Objective:
@@ -124,7 +137,7 @@ def push(metric: Metric, images: Float[Tensor, "n 3 h w"], threshold: float = fl
     check_images(images)
     distance = _Distances(metric)
     return Objective(
-        images,
+        _start(images),
         lambda changed, original: distance(changed, original)[0],
         distance.prepare(images),
         images.new_full((len(images),), threshold),
@@ -147,7 +160,7 @@ def pull(
     check_pair(images, target, ("images", "target"))
     distance = _Distances(metric)
     return Objective(
-        images,
+        _start(images),
         lambda changed, aim: -distance(changed, aim)[0],
         distance.prepare(target),
         images.new_full((len(images),), -threshold),
@@ -176,12 +189,11 @@ def retrieve(
     (prepared,) = distance.prepare(gallery)
 
     def value(images: Tensor, target: Tensor) -> Tensor:
-        columns = [distance(images, one.expand(len(images), *one.shape))[0] for one in prepared]
-        distances = torch.stack(columns, 1)
+        distances = torch.stack(distance(images, *(one.expand(len(images), *one.shape) for one in prepared)), 1)
         others = distances.scatter(1, target[:, None], torch.inf).amin(1)
         return others - distances.gather(1, target[:, None])[:, 0]
 
-    return Objective(query, value, (target,), query.new_zeros(len(query)))
+    return Objective(_start(query), value, (target,), query.new_zeros(len(query)))
 
 
 def misclassify(
@@ -189,15 +201,27 @@ def misclassify(
 ) -> Objective:
     """Make a classifier with logits (n, classes) wrong: the value is the largest wrong logit minus the right one.
 
+    Raises:
+        ValueError: for images outside [0, 1], or labels that are not one class for each.
+
     Source: the margin loss of Carlini, Wagner, Towards evaluating the robustness of neural networks, S&P 2017, f_6.
     """
+    if not ((images >= -TOLERANCE) & (images <= 1 + TOLERANCE)).all():
+        raise ValueError("images have values outside [0, 1], or NaN; scale inside the classifier instead")
+    if label.shape != (len(images),) or label.dtype != torch.int64:
+        raise ValueError(f"label is {tuple(label.shape)} of {label.dtype}; give one class (int64) per image")
 
     def value(changed: Tensor, label: Tensor) -> Tensor:
         logits = classifier(changed)
         right = logits.gather(1, label[:, None])[:, 0]
         return logits.scatter(1, label[:, None], -torch.inf).amax(1) - right
 
-    return Objective(images, value, (label,), images.new_zeros(len(images)))
+    return Objective(_start(images), value, (label,), images.new_zeros(len(images)))
+
+
+def _start(images: Tensor) -> Tensor:
+    """Without what the tolerance of the checks lets through, so that [0, 1] is exact for the attacks."""
+    return images.detach().clamp(0, 1)
 
 
 class _Distances:

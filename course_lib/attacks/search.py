@@ -9,6 +9,8 @@ from torch import Tensor
 from course_lib.attacks.balls import per_example, sizes
 from course_lib.attacks.objectives import Objective
 
+LOSSES = ("margin", "ce")
+
 
 @dataclass
 class Attacked:
@@ -30,26 +32,36 @@ class Attacked:
 
     def sizes(self, objective: Objective, norm: str) -> Float[Tensor, "n"]:
         """Size of the change of every example, in float64; infinite where the attack failed."""
-        found = sizes(self.images - objective.start, norm)
+        found = sizes(self.images.double() - objective.start.double(), norm)
         return torch.where(self.success, found, torch.inf)
+
+
+def check_attack(*, loss: str = "margin", **counts: int) -> None:
+    """Raise ValueError for an unknown loss, or a count (steps, restarts, ...) that is not a whole number above 0."""
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; choose {' or '.join(LOSSES)}")
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} is {count}; it has to be a whole number, at least 1")
 
 
 class Search:
     """Evaluates an objective for some of the examples, counts how often, and keeps the best images of each.
+
+    The start counts as evaluated once: where it succeeds already, nothing is left to do.
 
     `better` says what best means: "value" keeps the largest value; "l2" or "linf" the smallest change that succeeds.
     """
 
     def __init__(self, objective: Objective, better: str = "value"):
         self.objective, self.better = objective, better
-        n, device = len(objective), objective.start.device
         self.images = objective.start.clone()
-        self.value = torch.full((n,), -torch.inf, device=device, dtype=objective.start.dtype)
-        self.success = torch.zeros(n, dtype=torch.bool, device=device)
-        self.size = torch.full((n,), torch.inf, device=device, dtype=torch.float64)
-        self.forwards = torch.zeros(n, dtype=torch.int64, device=device)
-        self.backwards = torch.zeros(n, dtype=torch.int64, device=device)
-        self.evaluate(torch.arange(n, device=device), objective.start)
+        with torch.no_grad():
+            self.value = objective.value(objective.start).clone()
+        self.success = objective.succeeded(self.value)
+        self.size = torch.where(self.success, 0.0, torch.inf).double()
+        self.forwards = torch.ones_like(self.success, dtype=torch.int64)
+        self.backwards = torch.zeros_like(self.forwards)
 
     def standing(self) -> Int64[Tensor, "m"]:
         """Indices of the examples for which the attack has not succeeded yet."""
@@ -68,17 +80,23 @@ class Search:
     ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m *parts c h w"]]:
         """Values, and the gradient of `loss`, at images of the examples `which`; the best are kept.
 
-        `loss` "margin" is the value itself; "ce" is log(1 + exp(value)), the cross-entropy of two classes whose
-        logits differ by the value. Its gradient is the margin's times a positive number.
+        `loss` "margin" is the value itself; "ce" is log(1 + exp(value - threshold)), the cross-entropy of two classes
+        whose logits differ by that much. It rises with the value, so its gradient is the margin's times a positive
+        number, which becomes exactly 0 where the exponential underflows.
 
         Raises:
-            ValueError: if the gradient is not finite, as behind a square root at distance 0.
+            ValueError: if there is no gradient, or it is not finite, as behind a square root at distance 0.
         """
+        if not len(which):
+            return self.value[which], images
         task = self.objective.select(which)
         images = images.detach().requires_grad_()
         with torch.enable_grad():
             value = task.value(images)
-            total = (torch.nn.functional.softplus(value - task.threshold) if loss == "ce" else value).sum()
+            if not value.requires_grad:
+                raise ValueError("the objective has no gradient; attack it with queries only, as square does")
+            aim = torch.where(task.threshold.isfinite(), task.threshold, 0)
+            total = (torch.nn.functional.softplus(value - aim) if loss == "ce" else value).sum()
             (gradient,) = torch.autograd.grad(total, images)
         if not gradient.isfinite().all():
             raise ValueError(
@@ -96,15 +114,11 @@ class Search:
         if self.better == "value":
             better = value > self.value[which]
         else:
-            size = sizes(images - self.objective.start[which], self.better)
+            size = sizes(images.double() - self.objective.start[which].double(), self.better)
             better = success & (size < self.size[which])
             self.size[which] = torch.where(better, size, self.size[which])
-            # until something succeeds, keep the value at the start
-            better_value = better | (~self.success[which] & (self.value[which] == -torch.inf))
-            self.value[which] = torch.where(better_value, value, self.value[which])
         self.images[which] = torch.where(per_example(better, images), images, self.images[which])
-        if self.better == "value":
-            self.value[which] = torch.where(better, value, self.value[which])
+        self.value[which] = torch.where(better, value, self.value[which])
         self.success[which] |= success
 
     def result(self) -> Attacked:
