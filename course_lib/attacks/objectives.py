@@ -77,7 +77,9 @@ def flip(
 
     Args:
         metric: as :func:`course_lib.judgments.load` gives it.
-        ref, p0, p1: images in [0, 1].
+        ref: reference images in [0, 1].
+        p0: first candidates.
+        p1: second candidates.
         label: (n,) 0 where p0 is the right answer and 1 where p1 is; None takes the metric's own decision.
         perturb: "ref", "p0", "p1", or "all" three, each in a ball of its own; then images are (n, 3, 3, h, w).
 
@@ -99,19 +101,19 @@ def flip(
 
     if perturb == "all":
 
-        def value(images: Tensor, sign: Tensor) -> Tensor:
+        def of_all(images: Tensor, sign: Tensor) -> Tensor:
             d0, d1 = metric.triplet_distances(*images.unbind(1))
             return sign * (d0 - d1)
 
-        return Objective(_start(torch.stack((ref, p0, p1), 1)), value, (sign,), torch.zeros_like(sign))
+        return Objective(_start(torch.stack((ref, p0, p1), 1)), of_all, (sign,), torch.zeros_like(sign))
 
     if perturb == "ref":
 
-        def value(images: Tensor, first: Tensor, second: Tensor, sign: Tensor) -> Tensor:
+        def of_reference(images: Tensor, first: Tensor, second: Tensor, sign: Tensor) -> Tensor:
             d0, d1 = distance(images, first, second)
             return sign * (d0 - d1)
 
-        return Objective(_start(ref), value, (*distance.prepare(p0, p1), sign), torch.zeros_like(sign))
+        return Objective(_start(ref), of_reference, (*distance.prepare(p0, p1), sign), torch.zeros_like(sign))
 
     start, other = (p0, p1) if perturb == "p0" else (p1, p0)
     sign = sign if perturb == "p0" else -sign
@@ -119,10 +121,10 @@ def flip(
     with torch.no_grad():
         fixed_distance = metric(ref, other)
 
-    def value(images: Tensor, reference: Tensor, fixed_distance: Tensor, sign: Tensor) -> Tensor:
+    def of_candidate(images: Tensor, reference: Tensor, fixed_distance: Tensor, sign: Tensor) -> Tensor:
         return sign * (distance(images, reference)[0] - fixed_distance)
 
-    return Objective(_start(start), value, (reference, fixed_distance, sign), torch.zeros_like(sign))
+    return Objective(_start(start), of_candidate, (reference, fixed_distance, sign), torch.zeros_like(sign))
 
 
 def push(metric: Metric, images: Float[Tensor, "n 3 h w"], threshold: float = float("inf")) -> Objective:
@@ -183,7 +185,7 @@ def retrieve(
     """
     check_images(query, "query")
     check_images(gallery, "gallery")
-    if len(gallery) < 2 or target.shape != (len(query),) or not ((0 <= target) & (target < len(gallery))).all():
+    if len(gallery) < 2 or target.shape != (len(query),) or not ((target >= 0) & (target < len(gallery))).all():
         raise ValueError(f"give one target in 0..{len(gallery) - 1} per query, and a gallery of at least two images")
     distance = _Distances(metric)
     (prepared,) = distance.prepare(gallery)
