@@ -72,7 +72,7 @@ class Search:
         """Values of images for the examples `which`; the best are kept."""
         value = self.objective.select(which).value(images)
         self.forwards[which] += 1
-        self._keep(which, images, value)
+        self.keep(which, images, value)
         return value
 
     def ascend(
@@ -106,10 +106,13 @@ class Search:
         self.forwards[which] += 1
         self.backwards[which] += 1
         value = value.detach()
-        self._keep(which, images.detach(), value)
+        self.keep(which, images.detach(), value)
         return value, gradient
 
-    def _keep(self, which: Tensor, images: Tensor, value: Tensor) -> None:
+    def keep(
+        self, which: Int64[Tensor, "m"], images: Float[Tensor, "m *parts c h w"], value: Float[Tensor, "m"]
+    ) -> None:
+        """Keep images with known values where they are better than the best so far."""
         success = value > self.objective.threshold[which]
         if self.better == "value":
             better = value > self.value[which]
