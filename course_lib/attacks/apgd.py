@@ -60,7 +60,7 @@ def apgd(
             if step in ends:
                 run.halve(step - since)
                 since = step
-            run.move(ball, objective.start[run.which], 1 if step == 0 else MOMENTUM)
+            run.move(ball, objective.start[run.which], MOMENTUM if step else 1.0)
             bar.update()
         search.evaluate(run.which, run.images)
     bar.close()

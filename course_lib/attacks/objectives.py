@@ -97,7 +97,6 @@ def flip(
     elif label.shape != (len(ref),) or not ((label == 0) | (label == 1)).all():
         raise ValueError(f"label has to hold 0 (p0 is right) or 1 for each of {len(ref)} triplets: (judge > 0.5)")
     sign = 1 - 2 * label.to(ref)
-    distance = _Distances(metric)
 
     if perturb == "all":
 
@@ -108,6 +107,7 @@ def flip(
         return Objective(_start(torch.stack((ref, p0, p1), 1)), of_all, (sign,), torch.zeros_like(sign))
 
     if perturb == "ref":
+        distance = _Distances(metric)
 
         def of_reference(images: Tensor, first: Tensor, second: Tensor, sign: Tensor) -> Tensor:
             d0, d1 = distance(images, first, second)
@@ -117,6 +117,7 @@ def flip(
 
     start, other = (p0, p1) if perturb == "p0" else (p1, p0)
     sign = sign if perturb == "p0" else -sign
+    distance = _Distances(metric, changing="second")
     (reference,) = distance.prepare(ref)
     with torch.no_grad():
         fixed_distance = metric(ref, other)
@@ -137,7 +138,7 @@ def push(metric: Metric, images: Float[Tensor, "n 3 h w"], threshold: float = fl
         ValueError: if `images` is not a batch of images in [0, 1].
     """
     check_images(images)
-    distance = _Distances(metric)
+    distance = _Distances(metric, changing="second")
     return Objective(
         _start(images),
         lambda changed, original: distance(changed, original)[0],
@@ -227,13 +228,17 @@ def _start(images: Tensor) -> Tensor:
 
 
 class _Distances:
-    """Distances from changing images to fixed ones; a metric that embeds does so once for those that are fixed.
+    """Distances between changing images and fixed ones; a metric that embeds does so once for those that are fixed.
 
     For LPIPS on triplets this saves two of three trunk passes at every step, forward and backward.
+
+    Args:
+        metric: also one that is not symmetric.
+        changing: whether the changing images are its "first" or its "second" argument.
     """
 
-    def __init__(self, metric: Metric):
-        self.metric = metric
+    def __init__(self, metric: Metric, changing: str = "first"):
+        self.metric, self.changing = metric, changing
         self.network: Any = metric.distance if hasattr(metric.distance, "between") else None
 
     @torch.no_grad()
@@ -243,7 +248,8 @@ class _Distances:
 
     def __call__(self, images: Tensor, *prepared: Tensor) -> tuple[Tensor, ...]:
         """Distances (n,) to each of the prepared batches."""
-        if not self.network:
-            return tuple(self.metric(images, fixed) for fixed in prepared)
-        embedding = self.network.embed(images)
-        return tuple(self.network.between(embedding, fixed) for fixed in prepared)
+        between = self.network.between if self.network else self.metric
+        changing = self.network.embed(images) if self.network else images
+        if self.changing == "second":
+            return tuple(between(fixed, changing) for fixed in prepared)
+        return tuple(between(changing, fixed) for fixed in prepared)
