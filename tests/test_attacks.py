@@ -359,7 +359,7 @@ def test_pushing_away_from_an_image_needs_a_random_start():
 
 def test_the_nan_behind_a_square_root_at_distance_0_is_explained():
     task, ball = push(Metric("root", lambda x, y: squared(x, y).sqrt()), middling(2)), Ball("l2", 0.3)
-    with pytest.raises(ValueError, match="square root at distance 0.*begin at a random point"):
+    with pytest.raises(ValueError, match=r"square root at distance 0.*begin at a random point"):
         pgd(task, ball, random_start=False)
     assert pgd(task, ball).value.tolist() == pytest.approx([0.3, 0.3], rel=1e-4)
 
