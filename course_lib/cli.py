@@ -18,6 +18,24 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+class _SeveralValues(typer.core.TyperCommand):
+    """A command whose option --eps may be followed by several values, as in ``--eps 0.5 1 2``, and may be repeated."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write the option's name before each of its values."""
+        written: list[str] = []
+        values = 0  # of the option --eps so far; -1 elsewhere
+        for word in args:
+            if word.startswith("--"):
+                values = 0 if word.partition("=")[0] == "--eps" else -1
+                values += "=" in word
+            elif values >= 0:
+                written += ["--eps"] * (values > 0)
+                values += 1
+            written.append(word)
+        return super().parse_args(ctx, written)
+
+
 @app.callback()
 def course() -> None:
     """Keep commands as subcommands while there is only one."""
@@ -163,6 +181,91 @@ def evaluate(
         judgments.write_tables(output, table, {"data": data.name, "kind": "jnd" if jnd else "2afc"})
 
 
+@app.command(cls=_SeveralValues)
+def attack(
+    eps: Annotated[list[str], typer.Option(help="Radii: --eps 0.5 1 2, or --eps 2/255 8/255.", show_default=False)],
+    metric: Annotated[str, typer.Option(help="As evaluate takes it.")] = "lpips-st-alex",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--attack",
+            help="fgm, pgd, momentum, apgd-margin, apgd-ce, fab, square, carlini-wagner, deepfool, ddn, worst-case; or "
+            "as LipSim has it: AA-L2, PGD-Linf, CW-L2, MIFGSM-Linf.",
+        ),
+    ] = "worst-case",
+    norm: Annotated[
+        str | None, typer.Option(help="l2 or linf.", show_default="that of the attack's name, or l2")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="2afc: overturn decisions; distance: push d(x, x + change) up.")] = "2afc",
+    dataset: Annotated[str, typer.Option(help="simulated, bapps, nights, materials or folder.")] = "simulated",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data lies.", show_default=False)] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data set.", show_default="its test split")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only so many, spread evenly over the data.", show_default=False)
+    ] = None,
+    perturb: Annotated[str, typer.Option(help="What is changed: ref, p0, p1 or all. 2afc only.")] = "ref",
+    steps: Annotated[int | None, typer.Option(help="Gradients per image.", show_default="the attack's")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Random starts.", show_default="the attack's")] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Of square, also inside worst-case.", show_default="the attack's")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write a .json or .csv file.", show_default=False)] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Keep finished batches there; the same command goes on.", show_default=False),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Triplets at a time.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Attack a metric: what is left of its 2AFC score, or how far it can be pushed, one row for each eps.
+
+    An attack bounds robust accuracy from above: what stands has not been overturned by this attack, no more. eps is
+    in pixel values from 0 to 1; for l2 summed over the whole image.
+
+    With --folder an interrupted command loses at most one batch. The JSON of --mode distance holds every distance.
+
+    \b
+    Example, under a minute:
+    python -m course_lib attack --attack apgd-margin --norm l2 --eps 0.5 1 2 --steps 10 --limit 16
+    The strongest, on 2 cores some 2 minutes per 16 images and eps:
+    python -m course_lib attack --metric lpips-st-alex --attack worst-case --norm l2 --eps 0.5 1 2 3 --folder runs/aa
+    """  # noqa: D301
+    from course_lib import judgments
+    from course_lib.attacks.evaluation import attack_2afc, attack_distance
+    from course_lib.attacks.names import named
+    from course_lib.data import sources
+
+    if output and output.suffix not in (".json", ".csv"):
+        raise ValueError(f"{output} ends in neither .json nor .csv; rename it")
+    if mode not in ("2afc", "distance"):
+        raise ValueError(f"unknown mode {mode!r}; choose 2afc or distance")
+    radii = [_number(radius) for radius in eps]
+    chosen = named(name, norm)
+    _check_device(device)
+    measure = judgments.load(metric, device)
+    data = _spread(sources.open_triplets(dataset, data_dir, split), limit)
+    print(f"{data.name}: {len(data)} triplets", file=sys.stderr)
+    print(f"{measure.name}: {_weights(measure)}; attack {chosen.name}, {chosen.norm}", file=sys.stderr)
+    options = {"steps": steps, "restarts": restarts, "queries": queries}
+    shared: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    shared |= {"eps": radii, "attack": name, "norm": norm, "batch_size": batch_size, "seed": seed, "device": device}
+    shared |= {"folder": folder, "progress": True}
+    result: Any
+    if mode == "2afc":
+        result = attack_2afc(measure, data, perturb=perturb, **shared)
+    else:
+        result = attack_distance(measure, data, **shared)
+    table = result.table()
+    constant = ["metric", "data", "attack", "norm", "perturb"]
+    print(table.drop(columns=constant, errors="ignore").to_string(index=False, float_format="{:.4g}".format))
+    if output:
+        about: dict[str, Any] = {"mode": mode, "data": data.name, "options": options, "seed": seed}
+        if mode == "distance":
+            about["distances"] = dict(zip(map(str, result.eps), result.distances.tolist(), strict=True))
+        judgments.write_tables(output, table, about)
+
+
 @app.command()
 def train_lpips(
     folder: Annotated[Path, typer.Argument(help="Receives metric.pt, checkpoints and metrics.", show_default=False)],
@@ -214,6 +317,30 @@ def train_lpips(
     )  # fmt: skip
     print(*(" ".join(f"{key} {value:.4g}" for key, value in record.items()) for record in trained.history), sep="\n")
     print(f"the metric is in {folder / 'metric.pt'}", file=sys.stderr)
+
+
+def _number(text: str) -> float:
+    """A number, or a fraction such as 8/255."""
+    above, _, below = text.partition("/")
+    try:
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"--eps {text} is not a number; write 0.5 or 8/255") from None
+
+
+def _weights(metric: Any) -> str:
+    """Where a metric's weights come from, in words."""
+    from course_lib.weights import FILES
+
+    net = getattr(metric.distance, "net", None)
+    if net is None:
+        return "no weights of the course"
+    if metric.name.endswith(".pt"):
+        return f"LPIPS with net {net}, trained here"
+    if metric.name.endswith("-random"):
+        return "random weights"
+    what = FILES[net].what if net in FILES else f"{FILES[f'{net}-0.1'].what}, ImageNet trunk"
+    return f"{what}; its heads replaced by ones" if metric.name.endswith("-uncalibrated") else what
 
 
 def _spread(data: Any, limit: int | None) -> Any:
