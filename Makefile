@@ -2,6 +2,7 @@
 # make test  proves that everything works          make notebooks   executes notebooks/ and solutions/ again
 # make bench compares speed with other libraries   make lint / make clean
 # make bench-judgments  chapter 08's long measurements (an hour; downloads AlexNet)
+# make bench-attacks    chapter 09's attacks beside other libraries' (three quarters of an hour)
 # make bench-certified  chapter 10's certified accuracy on digits, one network per family (20 minutes)
 PYTHON ?= python3
 LAB_ARGS ?=
@@ -34,7 +35,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: lab test lint exercises notebooks bench bench-judgments bench-certified clean
+.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-certified clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -74,6 +75,9 @@ bench-certified: .venv/.installed-test
 
 bench-judgments: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_judgments.py
+
+bench-attacks: .venv/.installed-test
+	"$(VENV)" -m tests.benchmarks.bench_attacks
 
 clean:
 	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
