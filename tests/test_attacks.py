@@ -323,6 +323,12 @@ def test_solved_examples_cost_nothing_more_and_the_passes_are_counted(attack, re
 
 
 @searching
+def test_reaching_the_threshold_exactly_is_no_success(attack):
+    flat = linear(pictures(2), torch.zeros(2, 3, 5, 5), threshold=0.0)
+    assert not attack(flat, Ball("l2", 0.3), steps=2).success.any()
+
+
+@searching
 def test_the_generator_alone_decides_and_none_means_seed_0(attack):
     task = bowl(pictures(2), pictures(2, seed=1))
     ball = Ball("l2", 0.3)

@@ -2,11 +2,16 @@
 
 from course_lib.attacks.apgd import apgd, checkpoints
 from course_lib.attacks.balls import NORMS, Ball, direction, lengths, sizes
+from course_lib.attacks.fab import fab
 from course_lib.attacks.gradient import fgm, pgd, reach
+from course_lib.attacks.minimum_norm import carlini_wagner, ddn, deepfool
 from course_lib.attacks.objectives import Objective, flip, misclassify, pull, push, retrieve
 from course_lib.attacks.search import LOSSES, Attacked, Search
+from course_lib.attacks.square import square
+from course_lib.attacks.worst_case import MEMBERS, WorstCase, worst_case
 
 __all__ = [
-    "LOSSES", "NORMS", "Attacked", "Ball", "Objective", "Search", "apgd", "checkpoints", "direction", "fgm", "flip",
-    "lengths", "misclassify", "pgd", "pull", "push", "reach", "retrieve", "sizes",
+    "LOSSES", "MEMBERS", "NORMS", "Attacked", "Ball", "Objective", "Search", "WorstCase", "apgd", "carlini_wagner",
+    "checkpoints", "ddn", "deepfool", "direction", "fab", "fgm", "flip", "lengths", "misclassify", "pgd", "pull",
+    "push", "reach", "retrieve", "sizes", "square", "worst_case",
 ]  # fmt: skip
