@@ -228,7 +228,7 @@ def attack(
     \b
     Example, under a minute:
     python -m course_lib attack --attack apgd-margin --norm l2 --eps 0.5 1 2 --steps 10 --limit 16
-    The strongest, on 2 cores some 2 minutes per 16 images and eps:
+    The strongest, up to a minute per 16 triplets and eps on 2 cores:
     python -m course_lib attack --metric lpips-st-alex --attack worst-case --norm l2 --eps 0.5 1 2 3 --folder runs/aa
     """  # noqa: D301
     from course_lib import judgments
