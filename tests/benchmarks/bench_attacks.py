@@ -3,9 +3,10 @@
 All attack the 2AFC decisions of one metric (LPIPS st-alex) on 64 simulated test triplets of 64 x 64 that it decides
 as the simulated majority does; only the reference is changed. Everybody gets the same number of gradients per image,
 few enough for 2 cores: STEPS inside a ball, NEAREST for the smallest change, QUERIES for Square without gradients.
-Images are judged at the end by the metric itself, and count only inside the ball.
+Images are judged at the end by the metric itself, and count only inside the ball. Times are processor times of one
+thread, so that other programs do not change them.
 
-Working example: ``python -m tests.benchmarks.bench_attacks`` (half an hour on 2 quiet cores); ``--parts linf``
+Working example: ``python -m tests.benchmarks.bench_attacks`` (three quarters of an hour); ``--parts linf``
 measures one part again and keeps the others; ``--images 4 --output quick.json`` is a trial. The result goes to
 attacks.json beside this file.
 """
@@ -71,10 +72,10 @@ class Task:
         return (torch.where(self.label == 1, gap, -gap) > 0) | ~inside
 
     def measure(self, norm: str, work: Callable[[], tuple[Tensor, float, float]]) -> dict:
-        """Seconds and passes per image of an attack, and its images and sizes of changes (infinite where it failed)."""
-        start = time.perf_counter()
+        """Processor time and passes per image of an attack, and its images and sizes of changes (infinite where it failed)."""
+        start = time.process_time()
         images, forwards, backwards = work()
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         size = sizes(images.double() - self.ref.double(), norm)
         size = torch.where(self.standing(images), torch.inf, size)
         n = len(self.ref)
@@ -177,6 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--output", type=Path, default=RESULT)
     given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     data = triplets.simulated("test")
     task = Task.choose(load(given.metric), data, given.images)
     for part in given.parts:
