@@ -72,7 +72,7 @@ class Task:
         return (torch.where(self.label == 1, gap, -gap) > 0) | ~inside
 
     def measure(self, norm: str, work: Callable[[], tuple[Tensor, float, float]]) -> dict:
-        """Processor time and passes per image of an attack, and its images and sizes of changes (infinite where it failed)."""
+        """Processor time and passes per image of an attack, and the sizes of its changes (infinite where it failed)."""
         start = time.process_time()
         images, forwards, backwards = work()
         seconds = time.process_time() - start
