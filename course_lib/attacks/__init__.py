@@ -5,6 +5,7 @@ from course_lib.attacks.balls import NORMS, Ball, direction, lengths, sizes
 from course_lib.attacks.evaluation import PushedDistances, RobustAccuracy, attack_2afc, attack_distance
 from course_lib.attacks.fab import fab
 from course_lib.attacks.gradient import fgm, pgd, reach
+from course_lib.attacks.hardening import harden
 from course_lib.attacks.minimum_norm import carlini_wagner, ddn, deepfool
 from course_lib.attacks.names import NAMES, NamedAttack, named
 from course_lib.attacks.objectives import Objective, flip, misclassify, pull, push, retrieve
@@ -15,6 +16,6 @@ from course_lib.attacks.worst_case import MEMBERS, WorstCase, worst_case
 __all__ = [
     "LOSSES", "MEMBERS", "NAMES", "NORMS", "Attacked", "Ball", "NamedAttack", "Objective", "PushedDistances",
     "RobustAccuracy", "Search", "WorstCase", "apgd", "attack_2afc", "attack_distance", "carlini_wagner",
-    "checkpoints", "ddn", "deepfool", "direction", "fab", "fgm", "flip", "lengths", "misclassify", "named", "pgd",
+    "checkpoints", "ddn", "deepfool", "direction", "fab", "fgm", "flip", "harden", "lengths", "misclassify", "named", "pgd",
     "pull", "push", "reach", "retrieve", "sizes", "square", "worst_case",
 ]  # fmt: skip
