@@ -16,6 +16,6 @@ from course_lib.attacks.worst_case import MEMBERS, WorstCase, worst_case
 __all__ = [
     "LOSSES", "MEMBERS", "NAMES", "NORMS", "Attacked", "Ball", "NamedAttack", "Objective", "PushedDistances",
     "RobustAccuracy", "Search", "WorstCase", "apgd", "attack_2afc", "attack_distance", "carlini_wagner",
-    "checkpoints", "ddn", "deepfool", "direction", "fab", "fgm", "flip", "harden", "lengths", "misclassify", "named", "pgd",
-    "pull", "push", "reach", "retrieve", "sizes", "square", "worst_case",
+    "checkpoints", "ddn", "deepfool", "direction", "fab", "fgm", "flip", "harden", "lengths", "misclassify", "named",
+    "pgd", "pull", "push", "reach", "retrieve", "sizes", "square", "worst_case",
 ]  # fmt: skip
