@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course_lib.attacks.balls import sizes
-from course_lib.attacks.names import named
-from course_lib.attacks.objectives import flip
+from course_lib.attacks import Ball, apgd, flip, harden, named, sizes
 from course_lib.data import triplets
 from course_lib.judgments import Metric, load
+from course_lib.lpips import LPIPS
 from course_lib.paths import write_atomically
 from tests.benchmarks import attack_peers as peers
 
@@ -163,6 +162,27 @@ def black_box(task: Task) -> dict:
     return rows
 
 
+def hardening(task: Task) -> dict:
+    """What adversarial training of the trunk gains over training on clean images, in 100 steps of 16 triplets."""
+    data = triplets.simulated("train")
+    data = data.select(torch.arange(1600) * len(data) // 1600)
+    rows: dict[str, dict] = {"recipe": {"triplets": 1600, "eps": 0.5, "learning_rate": 3e-4, "attack_steps": 3}}
+    ball = Ball("l2", rows["recipe"]["eps"])
+    metrics = {"as published": LPIPS("st-alex")}
+    for name, steps in (("trained on clean images", 0), ("hardened", rows["recipe"]["attack_steps"])):
+        metrics[name], _ = harden(metrics["as published"], data, ball, attack_steps=steps, learning_rate=3e-4)
+    ref, p0, p1, judge = triplets.simulated("test")[torch.arange(len(task.ref)) * 2000 // len(task.ref)]
+    print(f"hardening: decisions of {len(ref)} as the majority's that stand, APGD of {STEPS} steps, by L2 eps")
+    for name, metric in metrics.items():
+        objective = flip(Metric(name, metric), ref, p0, p1, label=(judge > 0.5).long())
+        stand = {"0": int((objective.value(ref) < 0).sum())}
+        for eps in (0.25, 0.5, 1.0, 2.0):
+            stand[f"{eps:g}"] = int((~apgd(objective, Ball("l2", eps), steps=STEPS).success).sum())
+        rows[name] = stand
+        print(f"  {name:34}", stand, flush=True)
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write, part by part."""
     parts: dict[str, Callable[[Task], dict]] = {
@@ -171,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
         "nearest l2": lambda task: nearest(task, "l2"),
         "nearest linf": lambda task: nearest(task, "linf"),
         "square": black_box,
+        "hardening": hardening,
     }
     parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
