@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course_lib.attacks import Ball, apgd, flip, harden, named, sizes
+from course_lib.attacks import Ball, apgd, attack_2afc, flip, harden, named, sizes
 from course_lib.data import triplets
 from course_lib.judgments import Metric, load
 from course_lib.lpips import LPIPS
@@ -183,6 +183,22 @@ def hardening(task: Task) -> dict:
     return rows
 
 
+def metrics(task: Task) -> dict:
+    """2AFC scores under attack of four metrics, on twice as many triplets, all that were drawn: right or wrong."""
+    data, n = triplets.simulated("test"), 2 * len(task.ref)
+    data = data.select(torch.arange(n) * len(data) // n)
+    rows: dict[str, dict] = {"recipe": {"triplets": n, "attack": "ddn", "steps": 20}}
+    print(f"metrics: 2AFC score of {n} triplets, DDN of 20 steps, by L2 eps")
+    for name in ("l2", "ssim", "lpips-st-alex", "lpips-st-vgg"):
+        table = attack_2afc(name, data, eps=[0.1, 0.25, 0.5, 1.0, 2.0, 4.0], attack="ddn", steps=20).table()
+        rows[name] = {
+            f"{row.eps:g}": [round(v, 4) for v in (row.score, row.score_low, row.score_high)]
+            for row in table.itertuples()
+        }
+        print(f"  {name:34}", {eps: values[0] for eps, values in rows[name].items()}, flush=True)
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write, part by part."""
     parts: dict[str, Callable[[Task], dict]] = {
@@ -191,6 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         "nearest l2": lambda task: nearest(task, "l2"),
         "nearest linf": lambda task: nearest(task, "linf"),
         "square": black_box,
+        "metrics": metrics,
         "hardening": hardening,
     }
     parser = argparse.ArgumentParser(description=(__doc__ or "").replace("``", ""))
