@@ -15,7 +15,8 @@ from course_lib.lpips import LPIPS, load_heads
 from course_lib.perceptual_losses import FeatureLoss, ms_ssim, mse, psnr, ssim
 from course_lib.start_here import LEDGER, at_equal_mse
 from course_lib.trunks import Trunk
-from tests.benchmarks import bench_judgments, bench_published
+from tests.benchmarks import attack_peers, bench_attacks, bench_judgments, bench_published
+from tests.small_attacks import SQUARED, random_triplets
 
 
 def measured(words: str) -> str:
@@ -168,6 +169,26 @@ def test_ledger_quotes_the_learning_curves_right(judged):
     assert f"{heads[50]} with 50 triplets, {heads[1000]} with 1,000 and {heads[8000]} with 8,000" in data
     assert f"{scratch[1000]} with 1,000 and {scratch[8000]} with 8,000" in data
     assert f"with 8,000 triplets linear {heads[8000]}, scratch {scratch[8000]} (simulated" in modes
+
+
+def test_ledger_quotes_the_decisions_left_by_attacks_right():
+    result = json.loads(bench_attacks.RESULT.read_text())
+    left = [result["l2"][eps]["apgd-margin"]["standing"] for eps in ("0.5", "1", "2")]
+    text = "of {} right decisions {}, {} and {} stand at L2 0.5, 1 and 2".format(result["images"], *left)
+    assert result["metric"] == "lpips-st-alex" and text in measured("vulnerable")
+
+
+def test_ledger_names_what_stops_autoattack_right():
+    ref, p0, p1, _ = random_triplets(2)[:]
+    decision, runs = attack_peers.Decision(SQUARED, ref, p0, p1), []
+    for attack in ("apgd-ce", "apgd-dlr", "fab", "square"):
+        try:
+            peer = attack_peers.autoattack(decision, "l2", 0.01, version="custom", attacks=[attack])
+            peer.run_standard_evaluation(ref, decision(ref).argmax(1))
+            runs.append(attack)
+        except IndexError:
+            continue
+    assert runs == ["apgd-ce", "fab", "square"] and "stops with an IndexError: DLR" in measured("with AutoAttack")
 
 
 def test_ledger_bounds_lipsim_right():

@@ -110,6 +110,16 @@ LEDGER = (
         "its square: the triangle inequality fails for 15 of 16 crops, and holds for the root", "half true",
     ),
     Claim(
+        "State-of-the-art perceptual metrics are vulnerable to adversarial attacks.",
+        "LipSim README", "09", "sections 1 and 7, make bench-attacks",
+        "LPIPS (st-alex, 64 x 64): of 64 right decisions 38, 20 and 5 stand at L2 0.5, 1 and 2", "true",
+    ),
+    Claim(
+        "Perceptual metrics are evaluated with AutoAttack.", "LipSim README", "09", "section 4",
+        "its standard version stops with an IndexError: DLR, one of its losses, needs three classes, a choice of two "
+        "images has two; what can run is APGD with cross-entropy, FAB and Square", "half true",
+    ),
+    Claim(
         "LipSim's backbone is a 1-Lipschitz network.", "LipSim README", "10", "section 8",
         "for any weights: with random ones, tiny is bounded from above by 1.00000, in float64",
         "true",
