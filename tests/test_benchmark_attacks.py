@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from course_lib.paths import repo_root
 from tests.benchmarks import attack_peers as peers
 from tests.benchmarks import bench_attacks
 from tests.small_attacks import BENT, SQUARED, random_triplets, triplets_at
@@ -55,3 +56,15 @@ def test_parts_are_written_one_by_one_and_other_settings_do_not_mix(tmp_path, mo
     monkeypatch.setattr(bench_attacks, "QUERIES", 6)
     with pytest.raises(ValueError, match="was measured with other settings"):
         bench_attacks.main(["--parts", "square", "--metric", "l2", "--output", str(output)])
+
+
+def test_readme_quotes_what_was_measured():
+    result, quoted = json.loads(bench_attacks.RESULT.read_text()), []
+    for norm in ("l2", "linf"):
+        rows = result[norm].values()
+        ours = [row["apgd-margin"]["standing"] for row in rows]
+        others = [min(row[name]["standing"] for name in peers.IN_THE_BALL) for row in rows]
+        quoted += ["{}, {} and {}".format(*standing) for standing in (ours, others)]
+    text = " ".join((repo_root() / "README.md").read_text("utf-8").split())
+    l2 = "{} stand at L2 0.5, 1 and 2 (the strongest other: {})".format(*quoted[:2])
+    assert f"{l2}, and " + "{} at L-infinity 2, 4 and 8 of 255 ({})".format(*quoted[2:]) in text
