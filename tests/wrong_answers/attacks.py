@@ -53,6 +53,12 @@ def forgets_the_box(images, center, eps):
     return center + returns_the_change(images, center, eps)
 
 
+@wrong(check.project, "of an image inside the ball left")
+def cuts_off_only_what_is_outside(images, center, eps):
+    size = length(images - center)
+    return torch.where(size > eps, shrunk(images, center, eps, size), images)
+
+
 @wrong(check.project, "before you shrank")
 def cuts_off_first(images, center, eps):
     return center + returns_the_change(images.clamp(0, 1), center, eps)
@@ -178,15 +184,19 @@ def climb(
     ),
     better=lambda new, old: new > old,
     last=True,
+    lowest=None,
+    patient=True,
 ):
     """The right answer, with parts to be replaced."""
     images = ball.random(start, generator) if begin is None else begin(start, ball, generator)
-    best, highest = images, None
+    best, highest = images, lowest
     for step in range(steps + last):
         images = images.detach().requires_grad_()
         found = value(images)
         (gradient,) = torch.autograd.grad(found.sum(), images)
         choose = torch.ones_like(found, dtype=torch.bool) if highest is None else better(found, highest)
+        if not (patient or choose.any()):
+            break
         best = torch.where(choose.view(-1, 1, 1, 1), images, best).detach()
         highest = torch.where(choose, found, found if highest is None else highest).detach()
         if step < steps:
@@ -210,6 +220,8 @@ def to(point, factor=1.0):
 
 
 with_parts("no projection", ahead=lambda images, g, step, ball, start: images + step * direction(g, ball.norm))
+with_parts("does `highest` begin at -torch.inf", lowest=torch.zeros(6))
+with_parts("a step may lose, and a later one win", patient=False)
 with_parts("you begin at the start", begin=lambda start, ball, generator: start)
 with_parts("you go down", ahead=to(lambda images, start: images, -1.0))
 with_parts("begins at the start again", ahead=to(lambda images, start: start))
@@ -228,6 +240,28 @@ with_parts("the same generator, other images", begin=lambda start, ball, generat
     start + ball.eps * torch.rand_like(start), start))  # fmt: skip
 with_parts("another generator, the same", begin=lambda start, ball, generator: ball.random(
     start, torch.Generator().manual_seed(0)))  # fmt: skip
+
+
+@wrong(check.pgd, "not in the ball around `start`")
+def projects_about_the_random_point(value, start, ball, steps, step_size, generator):
+    random = ball.random(start, generator)
+    return climb(value, random, ball, steps, step_size, generator, begin=lambda *_: random)
+
+
+@wrong(check.pgd, "changes what it is given")
+def overwrites_the_start(value, start, ball, steps, step_size, generator):
+    start.copy_(ball.random(start, generator))
+    return climb(value, start, ball, steps, step_size, generator)
+
+
+@wrong(check.pgd, "requires_grad_() on what you were given")
+def asks_the_start_for_a_gradient(value, start, ball, steps, step_size, generator):
+    return climb(value, start.requires_grad_(), ball, steps, step_size, generator)
+
+
+@wrong(check.pgd, "you gave (1, 3, ")
+def climbs_with_one_at_a_time(value, start, ball, steps, step_size, generator):
+    return torch.cat([climb(value, one, ball, steps, step_size, generator) for one in start.split(1)])
 
 
 @wrong(check.pgd, "you return the last images")
@@ -328,7 +362,7 @@ def decides_for_all(values, last, halved, moves, rises, interval, unmoved):
     return ((rises <= 0.75 * interval) | (~halved & unmoved)).any().expand(len(values))
 
 
-@with_rule("<=, not <")
+@with_rule("<=, not <; or you divide by one step too few")
 def forgets_ties(values, last, halved, moves, rises, interval, unmoved):
     return (rises < 0.75 * interval) | (~halved & unmoved)
 
@@ -341,6 +375,22 @@ def counts_since_the_start(values, last, halved, moves, rises, interval, unmoved
 @with_rule("number of *values*")
 def counts_values(values, last, halved, moves, rises, interval, unmoved):
     return (rises <= 0.75 * (interval + 1)) | (~halved & unmoved)
+
+
+@with_rule("with a tolerance")
+def allows_a_tolerance(values, last, halved, moves, rises, interval, unmoved):
+    return (rises <= 0.75 * interval) | (~halved & (values.amax(1) <= values[:, : last + 1].amax(1) + 1e-3))
+
+
+@with_rule("too few digits")
+def reads_half_of_the_digits(values, last, halved, moves, rises, interval, unmoved):
+    _, rises, interval, unmoved = parts_of_halving(values.half(), last)
+    return (rises <= 0.75 * interval) | (~halved & unmoved)
+
+
+@with_rule("belongs to the best until there")
+def leaves_the_checkpoint_out(values, last, halved, moves, rises, interval, unmoved):
+    return (rises <= 0.75 * interval) | (~halved & (values.amax(1) <= values[:, : max(last, 1)].amax(1)))
 
 
 @with_rule("the first step after")
@@ -369,7 +419,7 @@ def counts_records(values, last, halved, moves, rises, interval, unmoved):
     return ((best.diff(dim=1)[:, last:] > 0).sum(1) <= 0.75 * interval) | (~halved & unmoved)
 
 
-@with_rule("only condition 1")
+@with_rule("missing or never true")
 def forgets_condition_2(values, last, halved, moves, rises, interval, unmoved):
     return rises <= 0.75 * interval
 
@@ -458,6 +508,68 @@ with_evidence("nobody stands here who falls", whose=lambda values: torch.arange(
 with_evidence("a small one will do", zero=lambda gradient: gradient.abs().max() < 1e-5)
 
 
+def by_parts(
+    attack,
+    value,
+    start,
+    ball,
+    *,
+    stands=lambda values: values <= 0,
+    whose=None,
+    flat=lambda g: g.flatten(1).abs().amax(1) == 0,
+    where="start",
+    some=torch.any,
+    alone=lambda standing: standing,
+    falls=lambda values: values > 0,
+    short=lambda sizes, eps: (sizes < 0.9 * eps).any(),
+):
+    """The right answer for the whole batch, verdict by verdict, with parts to be replaced."""
+    images = attack(value, start, ball)
+    standing = stands(value(images)).nonzero()[:, 0]
+    standing = standing if whose is None else whose(standing)
+    if not len(standing):
+        return "sound"
+    if some(flat(slope_of(value, start if where == "start" else images))[standing]):
+        return "masked"
+    if any(falls(value(attack(value, start[i : i + 1], ball))) for i in alone(standing)):
+        return "stops everyone"
+    return "too short" if short((images - start).flatten(1).norm(dim=1)[standing], ball.eps) else "sound"
+
+
+def with_proof(says, **parts):
+    wrong(check.diagnose, says)(lambda *given: by_parts(*given, **parts))
+
+
+with_proof("even if not all who stand are there", short=lambda sizes, eps: (sizes < 0.9 * eps).all())
+with_proof("which a mean hides", short=lambda sizes, eps: sizes.mean() < 0.9 * eps)
+with_proof("you say 'too short', it is 'masked'; one example", some=torch.all)
+with_proof("you say 'sound', it is 'masked'; one example", whose=lambda standing: standing[:1])
+with_proof("not only the first", alone=lambda standing: standing[:1])
+with_proof("the gradient counts at `start`", where="images")
+with_proof("most numbers of its gradient are 0", flat=lambda g: (g == 0).flatten(1).float().mean(1) > 0.5)
+with_proof("who ends at exactly 0 stands", stands=lambda values: values < 0)
+with_proof("who ends at exactly 0, alone, stands", falls=lambda values: values >= 0)
+
+
+@wrong(check.diagnose, "only the gradients of those who *stand*")
+def asks_everyone_for_a_gradient(attack, value, start, ball):
+    standing = (value(attack(value, start, ball)) <= 0).any()
+    flat = (slope_of(value, start) == 0).flatten(1).all(1).any()
+    return "masked" if standing and flat else verdict(attack, value, start, ball)
+
+
+@wrong(check.diagnose, "changes what it is given")
+def moves_the_start(attack, value, start, ball):
+    found = verdict(attack, value, start, ball)
+    start += 0.01
+    return found
+
+
+@wrong(check.diagnose, "requires_grad_() on what you were given")
+def makes_the_start_a_leaf(attack, value, start, ball):
+    return verdict(attack, value, start.requires_grad_(), ball)
+
+
 @wrong(check.diagnose, "measure the sizes of their changes")
 def trusts_the_attack(attack, value, start, ball):
     return "sound"
@@ -491,22 +603,26 @@ def says_nothing(attack, value, start, ball):
     attack(value, start, ball)
 
 
-def repaired(value, start, ball, steps, generator, *, size=None, stop=None, freeze=True, masked=None, guesses=20):
+def repaired(value, start, ball, steps, generator, *, size=None, stop=None, freeze=True, masked=None, guesses=20,
+             norm=None, center=None, begin=None, chance=None, wholly=True):  # fmt: skip
     """The right answer, with parts to be replaced."""
-    size = 2.5 * ball.eps / steps if size is None else size
-    images = start
+    size = 2.5 * ball.eps / steps if size is None else size(ball, steps)
+    images = start if begin is None else begin(start, ball, generator)
+    generator = generator if chance is None else chance()
+    back = ball.project if center is None else center(ball)
     for _ in range(steps):
         images = images.detach().requires_grad_()
         found = value(images)
         (gradient,) = torch.autograd.grad(found.sum(), images)
-        flat = gradient.abs().amax(IMAGE, keepdim=True) == 0
+        flat = (gradient.abs().amax(IMAGE, keepdim=True) if wholly else gradient) == 0
         flat = flat if masked is None else masked(flat)
         with torch.no_grad():
             for _ in range(guesses * int(flat.any())):
                 change = ball.random(start, generator) - start
                 gain = value(images + change) - value(images - change)
                 gradient = gradient + flat * gain.view(-1, 1, 1, 1) * change
-            ahead = ball.project(images + size * direction(gradient, ball.norm), start)
+            ahead = back(images + size * direction(gradient, norm or ball.norm), start)
+            ahead = ahead if center is not about_the_images else ball.project(ahead, images)
         done = found if stop is None else stop(found).expand(len(found))
         images = torch.where((done > 0).view(-1, 1, 1, 1) & freeze, images, ahead)
     return images.detach()
@@ -516,9 +632,26 @@ def with_fault(says, **parts):
     wrong(check.mended, says)(lambda *given: repaired(*given, **parts))
 
 
-with_fault("l2, eps = 2.0, 10 steps: you gain", size=0.01)
+def about_the_images(ball):
+    return lambda ahead, start: ahead
+
+
+def unseeded():
+    return torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+
+
+with_fault("l2, eps = 2.0, 10 steps: you gain", size=lambda ball, steps: 0.01)
+with_fault("l2, eps = 4.0, 10 steps: you gain", size=lambda ball, steps: 2.5 / steps)
+with_fault("the direction is not that of ball.norm", norm="l2")
+with_fault("you estimate where there is a gradient", masked=torch.ones_like)
+with_fault("not for pixels", wholly=False)
+with_fault("and pixels leave [0, 1]: ball.project", center=lambda ball: lambda ahead, start: ahead)
+with_fault("which is the ball around `start`", center=about_the_images)
+with_fault("two runs with the same generator", chance=unseeded)
+with_fault("another generator, the same", chance=lambda: torch.Generator().manual_seed(0))
+with_fault("above 0 from the beginning was changed", begin=lambda start, ball, generator: ball.random(start, generator))
 with_fault("those that need most", stop=lambda found: found.mean())
-with_fault("an example was fooled and went on", freeze=False)
+with_fault("it went on after it was fooled, or the steps are too long", freeze=False)
 with_fault("for all images", guesses=0)
 with_fault("for two of four images", masked=lambda flat: flat & flat.all())
 wrong(check.mended, "you never asked for a value")(lambda value, start, ball, steps, generator: start)
@@ -526,6 +659,22 @@ wrong(check.mended, "you returned the change")(lambda *given: repaired(*given) -
 wrong(check.mended, "away from the start")(
     lambda *given: given[1] + 2 * given[2].eps * direction(slope_of(*given[:2]), "linf")
 )
+
+
+@wrong(check.mended, "11 gradients per image")
+def takes_one_gradient_more(value, start, ball, steps, generator):
+    slope_of(value, start)
+    return repaired(value, start, ball, steps, generator)
+
+
+@wrong(check.mended, "changes what it is given")
+def mends_in_place(value, start, ball, steps, generator):
+    return start.copy_(repaired(value, start.clone(), ball, steps, generator))
+
+
+@wrong(check.mended, "requires_grad_() on what you were given")
+def mends_with_a_leaf(value, start, ball, steps, generator):
+    return repaired(value, start.requires_grad_(), ball, steps, generator)
 
 
 def across(ref, p0, p1):
@@ -573,6 +722,18 @@ def goes_straight_to_the_other(ref, p0, p1):
     return (s1 - s0) / (2 * along) * aim
 
 
+@wrong(check.smallest_flip, "from the reference to a candidate")
+def goes_from_the_reference_to_p1(ref, p0, p1):
+    s0, s1, _, square = across(ref, p0, p1)
+    return (s1 - s0) / (2 * square) * (p1 - ref)
+
+
+@wrong(check.smallest_flip, "one length per channel")
+def takes_one_length_per_channel(ref, p0, p1):
+    s0, s1, square = ((x - y).square().sum((2, 3), keepdim=True) for x, y in ((ref, p0), (ref, p1), (p0, p1)))
+    return (s1 - s0) / (2 * square) * (p1 - p0)
+
+
 @wrong(check.smallest_flip, "over the whole batch")
 def takes_one_length(ref, p0, p1):
     s0, s1, gap, square = across(ref, p0, p1)
@@ -609,7 +770,7 @@ def leaves_the_ball(value, ref, ball, right, wrong, queries, generator):
     return wrong
 
 
-@wrong(check.few_queries, "with pixels from")
+@wrong(check.few_queries, "pixels leave [0, 1] by")
 def leaves_the_box(value, ref, ball, right, wrong, queries, generator):
     return ref + 0.99 * ball.eps * direction(wrong - right, "l2")
 

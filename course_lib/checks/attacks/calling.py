@@ -8,10 +8,29 @@ from torch import Tensor
 
 from course_lib.attacks import Ball, sizes
 from course_lib.checks import Mistake, expect_shape
-from course_lib.checks.judgments.calling import call
 
 SLACK = 1e-4  # of the radius
 RETURNED = "you returned images"
+
+
+class Changed(Mistake):
+    """An answer changed what it was given."""
+
+
+def call(attempt: Callable, *given: Any) -> Any:
+    """What `attempt` makes of copies of what is given.
+
+    Raises:
+        Changed: if `attempt` changes a tensor that it is given, or asks it for a gradient.
+    """
+    copies = [x.clone() if isinstance(x, Tensor) else x for x in given]
+    found = attempt(*copies)
+    for x, copy in zip(given, copies, strict=True):
+        if isinstance(x, Tensor) and not torch.equal(x, copy):
+            raise Changed("your function changes what it is given; work on a copy: x.clone()")
+        if isinstance(x, Tensor) and copy.requires_grad:
+            raise Changed("requires_grad_() on what you were given stays on it: x.clone().requires_grad_()")
+    return found
 
 
 def attacked(attempt: Callable, value: Callable, start: Tensor, ball: Ball, *others: Any) -> Tensor:
@@ -32,17 +51,26 @@ def attacked(attempt: Callable, value: Callable, start: Tensor, ball: Ball, *oth
 
 def expect_inside(images: Tensor, start: Tensor, ball: Ball, whose: str = RETURNED) -> None:
     """Raise :class:`Mistake` unless all images are in the ball and in [0, 1]."""
+    beyond = max(-images.min().item(), images.max().item() - 1)
     far = sizes(images.double() - start.double(), ball.norm).max().item()
     if far > ball.eps * (1 + SLACK):
         if whose == RETURNED and sizes(images.double(), ball.norm).max() <= ball.eps * (1 + SLACK):
             raise Mistake("you returned the change; return the changed images")
-        raise Mistake(f"{whose} {far:.3g} away from the start, eps is {ball.eps:.3g}: ball.project(images, start)")
-    if images.min() < -1e-6 or images.max() > 1 + 1e-6:
-        raise Mistake(f"{whose} with pixels from {images.min():.2f} to {images.max():.2f}; they stay in [0, 1]")
+        too = ", and pixels leave [0, 1]" if beyond > SLACK else ""
+        raise Mistake(
+            f"{whose} {far:.3g} away from the start, eps is {ball.eps:.3g}{too}: ball.project(images, start), which is "
+            "the ball around `start`"
+        )
+    if beyond > 1e-6:
+        raise Mistake(f"{whose} whose pixels leave [0, 1] by {beyond:.2g}; end with .clamp(0, 1), after all rescaling")
 
 
 class Watched:
     """A value that remembers the images it was asked about; the same images again, at once, count once.
+
+    Attributes:
+        seen: those images, one batch after the other.
+        gradients: how many gradients were taken, of one image each.
 
     Args:
         function: images -> (n,).
@@ -52,11 +80,20 @@ class Watched:
     def __init__(self, function: Callable[[Tensor], Tensor], start: Tensor | None = None):
         self.function, self.start = function, start
         self.seen: list[Tensor] = []
+        self.gradients = 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Values (n,)."""
-        if self.start is not None:
-            expect_shape(images, tuple(self.start.shape), "you gave this to value(images): it takes all at once")
+        if self.start is not None and images.shape != self.start.shape:
+            raise Mistake(
+                f"you gave {tuple(images.shape)} to value(images); it takes {tuple(self.start.shape)}, all at once"
+            )
         if not self.seen or not torch.equal(self.seen[-1], images.detach()):
             self.seen.append(images.detach().clone())
-        return self.function(images)
+        values = self.function(images)
+        if values.requires_grad:
+            values.register_hook(self._count)
+        return values
+
+    def _count(self, slopes: Tensor) -> None:
+        self.gradients += int((slopes != 0).sum())

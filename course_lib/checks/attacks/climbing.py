@@ -5,23 +5,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from course_lib.attacks import NORMS, Ball
+from course_lib.attacks import NORMS, Ball, sizes
 from course_lib.checks import Mistake, exercise
-from course_lib.checks.attacks.calling import Watched, attacked, expect_inside
+from course_lib.checks.attacks.calling import Changed, Watched, attacked, expect_inside
 
 N, STEPS = 6, 6
 
 
 class _Waves:
-    """The value is a sum of sines over pixels: its slope turns from step to step, and its best is soon passed."""
+    """A sum of sines over pixels: its slope turns from step to step, and its best is soon passed.
 
-    def __init__(self, shape: tuple[int, ...], eps: float, random: torch.Generator):
+    With `below`, it is never above 0.
+    """
+
+    def __init__(self, shape: tuple[int, ...], eps: float, random: torch.Generator, below: bool = False):
         self.weight = torch.randn(shape, generator=random)
         self.phase = 6.3 * torch.rand(shape, generator=random)
         self.speed = 1.5 / eps
+        self.lift = self.weight.abs().sum() if below else 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
-        return (self.weight * torch.sin(self.speed * images + self.phase)).sum((1, 2, 3))
+        return (self.weight * torch.sin(self.speed * images + self.phase)).sum((1, 2, 3)) - self.lift
 
     def slope(self, images: Tensor) -> Tensor:
         return self.weight * self.speed * torch.cos(self.speed * images + self.phase)
@@ -34,13 +38,19 @@ def pgd(attempt: Callable, random: torch.Generator) -> None:
     start = torch.rand(N, 3, height, width, generator=random) * 0.1 + 0.45
     for norm, eps in zip(NORMS, (1.0, 0.1), strict=True):
         ball, step_size = Ball(norm, eps), 0.6 * eps
-        waves = _Waves(tuple(start.shape), eps / (start[0].numel() ** 0.5 if norm == "l2" else 1), random)
+        waves = _Waves(
+            tuple(start.shape), eps / (start[0].numel() ** 0.5 if norm == "l2" else 1), random, norm == "linf"
+        )
         watched = Watched(waves, start)
         # what comes back is judged last: where it went wrong on the way is the more useful message
         found, error = None, None
         try:
             found = attacked(attempt, watched, start, ball, STEPS, step_size, torch.Generator().manual_seed(1))
+        except Changed:
+            raise
         except Mistake as mistake:
+            if not watched.seen:
+                raise
             error = mistake
         _follow(watched.seen, waves, start, ball, step_size)
         if error:
@@ -59,6 +69,27 @@ def pgd(attempt: Callable, random: torch.Generator) -> None:
         raise Mistake(
             f"with steps=1 you looked at {len(_journey(one.seen, start))} points; there are 2, before and after"
         )
+    _expect_patience(attempt, start[:1], random)
+
+
+def _expect_patience(attempt: Callable, start: Tensor, random: torch.Generator) -> None:
+    """Raise :class:`Mistake` for an end before the last step, where one step loses and a later one wins."""
+    ball = Ball("l2", 1.0)
+    for _ in range(100):
+        waves, journey = _Waves(tuple(start.shape), 1.0 / start.numel() ** 0.5, random), []
+        images = ball.random(start, torch.Generator().manual_seed(1))
+        for _ in range(STEPS + 1):
+            journey.append(images)
+            images = ball.project(images + 0.6 * _unit(waves.slope(images), "l2"), start)
+        best = torch.cat([waves(images) for images in journey]).cummax(0).values
+        if (best.diff()[:-1] == 0).any() and best[-1] > best[-2]:
+            break
+    watched = Watched(waves, start)
+    found = attacked(attempt, watched, start, ball, STEPS, 0.6, torch.Generator().manual_seed(1))
+    moves = len(_journey(watched.seen, start)) - 1
+    if moves < STEPS:
+        raise Mistake(f"you ended after {moves} of {STEPS} steps; a step may lose, and a later one win: go on")
+    _expect_best(found, watched, start)
 
 
 def _journey(seen: list[Tensor], start: Tensor) -> list[Tensor]:
@@ -70,14 +101,21 @@ def _follow(seen: list[Tensor], waves: _Waves, start: Tensor, ball: Ball, step_s
     """Raise :class:`Mistake` for the first move that is not a projected step along the gradient."""
     if not seen:
         raise Mistake("you never asked for a value: value(images) gives (n,)")
-    for number, images in enumerate(seen):
-        if images.isnan().any():
-            raise Mistake("the images contain NaN")
-        expect_inside(images, start, ball, f"no projection: look {number + 1} is at images")
+    if any(images.isnan().any() for images in seen):
+        raise Mistake("the images contain NaN")
 
     def step(images: Tensor, slope: Tensor, size: float = step_size, norm: str = ball.norm) -> Tensor:
         return ball.project(images + size * _unit(slope, norm), start)
 
+    def about(center: Tensor) -> bool:
+        moves = zip(_journey(seen, start), _journey(seen, start)[1:], strict=False)
+        return all(_same(b, ball.project(a + step_size * _unit(waves.slope(a), ball.norm), center)) for a, b in moves)
+
+    for number, images in enumerate(seen):
+        far = sizes(images.double() - start.double(), ball.norm).max()
+        if number and far > 1.001 * ball.eps and about(_journey(seen, start)[0]):
+            raise Mistake("you project about the random point; that is not in the ball around `start`")
+        expect_inside(images, start, ball, f"no projection: look {number + 1} is at images")
     if torch.equal(seen[0], start) and (len(seen) == 1 or _same(seen[1], step(start, waves.slope(start)))):
         raise Mistake("you begin at the start, where d(x, x) has no slope: begin at ball.random(start, generator)")
     journey = _journey(seen, start)
@@ -137,6 +175,8 @@ def _expect_best(found: Tensor | None, watched: Watched, start: Tensor) -> None:
     mine, best = watched.function(found), values.amax(0)
     if torch.allclose(mine, best, rtol=1e-4, atol=1e-4):
         return
+    if values.max() < 0 and (_same(found, journey[0]) or _same(found, start)):
+        raise Mistake("you return what you began with; values may be negative: does `highest` begin at -torch.inf?")
     if _same(found, journey[-1]):
         raise Mistake("you return the last images; a step may lose: return the best that each example had on the way")
     whole = values.sum(1).argmax()

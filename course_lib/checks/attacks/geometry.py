@@ -18,10 +18,10 @@ PARTS: dict[str, Any] = {"channel": (2, 3), "pixel": 1, "row": 3}
 def project(attempt: Callable, random: torch.Generator) -> None:
     """Every change shrunk to an L2 length of at most eps, then pixels cut off at 0 and 1."""
     height, width = torch.randint(5, 9, (2,), generator=random).tolist()
-    center = torch.rand(6, 3, height, width, generator=random)
-    center[5] = center[5].round()  # black and white: half of what is added goes beyond 0 or 1
+    center = torch.rand(7, 3, height, width, generator=random)
+    center[5:] = center[5:].round()  # black and white: half of what is added goes beyond 0 or 1
     change = torch.randn(center.shape, generator=random) ** 3
-    lengths = torch.tensor([0.1, 0.0, 0.6, 9.0, 1.2, 2.0])[:, None, None, None]
+    lengths = torch.tensor([0.1, 0.0, 0.6, 9.0, 1.2, 2.0, 0.2])[:, None, None, None]
     change = change * lengths / _length(change)
     images, eps = center + change, 0.3 + 0.2 * torch.rand((), generator=random).item()
     expected = torch.stack([_inside(x, c, eps) for x, c in zip(images, center, strict=True)])
@@ -41,8 +41,15 @@ def project(attempt: Callable, random: torch.Generator) -> None:
             "NaN where nothing was changed: that is 0 / 0; divide by length.clamp_min(1e-12)": (
                 lambda found: bool(found.isnan().any())
             ),
-            "you returned the change; add the center again": [change * small, expected - center],
+            "you returned the change; add the center again": [
+                change * small,
+                (change * small).clamp(0, 1),
+                expected - center,
+            ],
             "pixels left [0, 1]; cut them off at the end, with .clamp(0, 1)": center + change * small,
+            "pixels of an image inside the ball left [0, 1]; the cut is for all, not only for what you shrank": (
+                torch.where(_length(change) > eps, shrunk(length), images)
+            ),
             "one length for the whole batch, so that images change one another; each needs its own: dim=(1, 2, 3)": (
                 shrunk(_length(change, ALL))
             ),

@@ -14,8 +14,10 @@ RHO = 0.75
 @exercise("9.5")
 def to_halve(attempt: Callable, random: torch.Generator) -> None:
     """Which examples halve: too few rises since the last checkpoint, or a best value that no longer moves."""
-    for steps, last in ((20, 8), (12, 8), (9, 0)):
+    # moves of 1, at first, and of a size that fewer digits, or a tolerance, would hide
+    for steps, last, size in ((20, 8, 1), (12, 8, 1), (9, 0, 1), (20, 8, 1e-4)):
         values, halved = _climbs(200, steps, last, random)
+        values = values if size == 1 else 0.5 + size * values
         found = call(attempt, values, last, halved)
         expect_shape(found, (200,), "one answer per example")
         if found.dtype != torch.bool:
@@ -27,8 +29,9 @@ def to_halve(attempt: Callable, random: torch.Generator) -> None:
             if any(torch.equal(found, one.expand(200)) for one in wrong):
                 raise Mistake(message)
         at = int((found != expected).nonzero()[0])
+        row = [round(x, 4) for x in values[at].tolist()]
         raise Mistake(
-            f"{int((found != expected).sum())} of 200 differ; for example {values[at].tolist()} with last={last} and "
+            f"{int((found != expected).sum())} of 200 differ; for example {row} with last={last} and "
             f"halved={bool(halved[at])} should be {bool(expected[at])}"
         )
 
@@ -66,6 +69,10 @@ def _mistakes(values: Tensor, last: int, halved: Tensor) -> dict[str, list[Tenso
     record = values.cummax(1).values
     records = (record[:, 1:] > record[:, :-1])[:, last:].sum(1)
     return {
+        "condition 2 with a tolerance: a best value that rose by a little has risen": [
+            few | (~halved & (best <= best_then + tolerance)) for tolerance in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+        ],
+        "too few digits: values that differ became equal": [_by_loops(values.half(), last, halved)],
         "you joined the two conditions with *and*; either is enough: |": [few & stuck],
         "all examples got one answer; each decides for itself, with sums over dim=1": [
             decision.expand(len(values))
@@ -73,9 +80,8 @@ def _mistakes(values: Tensor, last: int, halved: Tensor) -> dict[str, list[Tenso
             for decision in (rule.any(), rule.all(), rule.float().mean() > 0.5)
         ]
         + [(rises.float().mean() <= RHO * interval) | stuck],
-        "a tie halves: of four steps three rises, exactly 75 %, are too few: <=, not <": [
-            (rises < RHO * interval) | stuck
-        ],
+        "a tie halves: of four steps three rises, exactly 75 %, are too few: <=, not <; or you divide by one step too "
+        "few": [(rises < RHO * interval) | stuck, (rises <= RHO * (interval - 1)) | stuck],
         "you counted rises since the start; only those since the last checkpoint count: values[:, last:]": [
             ((moves > 0).sum(1) <= RHO * interval) | stuck,
             ((moves > 0).sum(1) <= RHO * steps) | stuck,
@@ -99,7 +105,7 @@ def _mistakes(values: Tensor, last: int, halved: Tensor) -> dict[str, list[Tenso
             ((moves[:, last:] >= 0).sum(1) <= RHO * interval) | stuck
         ],
         "you counted new records; a rise is a value above the one just before": [(records <= RHO * interval) | stuck],
-        "only condition 1; an example whose best value has not moved since the checkpoint halves, too": [few],
+        "condition 2 is missing or never true; each example has its own best, and a tie counts": [few],
         "only condition 2; an example with few rises halves, too": [stuck],
         "condition 2 lacks `~halved`: who halved at the last checkpoint gets time to use the shorter step": [
             few | unmoved
@@ -112,6 +118,9 @@ def _mistakes(values: Tensor, last: int, halved: Tensor) -> dict[str, list[Tenso
         "condition 2: the best *so far* counts, from the first column on, not that of the last checkpoint alone": [
             few | (~halved & (values[:, last:].amax(1) <= values[:, last])),
             few | (~halved & (best <= values[:, last])),
+        ],
+        "condition 2: the value *at* the checkpoint belongs to the best until there: values[:, :last + 1]": [
+            few | (~halved & (best <= values[:, : max(last, 1)].amax(1)))
         ],
         "condition 2 is reversed: a best value that did *not* rise halves": [few | (~halved & (best > best_then))],
         "`halved` holds back condition 2 only, not condition 1": [~halved & (few | unmoved)],

@@ -96,6 +96,7 @@ def smallest_flip(attempt: Callable, random: torch.Generator) -> None:
     across = p1 - p0
     s0, s1, gap = dot(ref - p0, ref - p0), dot(ref - p1, ref - p1), dot(across, across)
     nearest = (s1 - s0) / (2 * gap)
+    channels = [x.square().sum((2, 3), keepdim=True) for x in (ref - p0, ref - p1, across)]
     wrong = torch.where(s0 < s1, p1, p0)
     toward = wrong - ref
     found = call(attempt, ref, p0, p1)
@@ -129,6 +130,11 @@ def smallest_flip(attempt: Callable, random: torch.Generator) -> None:
                     and torch.allclose(dot(found, toward) ** 2, dot(found, found) * dot(toward, toward), rtol=1e-3)
                 )
             ),
+            "the direction is that from the reference to a candidate; it has to be p1 - p0, at right angles to the "
+            "plane": [nearest * (p1 - ref), nearest * (p0 - ref), nearest * (ref - p0), nearest * (ref - p1)],
+            "one length per channel; a triplet has a single one: .sum((1, 2, 3), keepdim=True)": [
+                (channels[1] - channels[0]) / (2 * channels[2]) * across
+            ],
             "to the middle between p0 and p1: that is *one* point of the plane; the nearest one is the reference's "
             "projection onto it": [(p0 + p1) / 2 - ref],
             "lengths were taken over the whole batch; every triplet has its own: .sum((1, 2, 3), keepdim=True)": [
