@@ -1,7 +1,8 @@
 """Any metric under any attack: how much of its 2AFC score is left, and how far d(x, x + change) can be pushed.
 
 An attack bounds robust accuracy from *above*: the decisions that stand did so against this attack and this many
-steps, and a stronger one may still overturn them. Only a certificate (chapter 12) bounds it from below.
+steps, and a stronger one may still overturn them. Only a proof
+bounds it from below: the formula of chapter 09 for pixel L2, a certificate (chapter 12) for others.
 """
 
 from collections.abc import Sequence

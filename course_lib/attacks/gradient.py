@@ -34,8 +34,8 @@ def pgd(
 ) -> Attacked:
     """Steps along the gradient, each followed by a projection onto the ball.
 
-    It gets no further than ``reach(steps, step_size)`` from where it begins: with 100 steps of 0.01, an L2 attack
-    makes the same of eps = 1 as of eps = 3. Use the default step size, or see to it that the reach is above eps.
+    It gets no further than ``reach(steps, step_size)`` from where it begins: begun at the image itself, 100 steps of
+    0.01 make the same of eps = 1 as of eps = 3. Use the default step size, or see to it that the reach is above eps.
 
     Args:
         objective: what to make large.
@@ -43,8 +43,8 @@ def pgd(
         steps: gradients per example and restart, while it stands.
         step_size: length of a step, in the ball's norm; None takes 2.5 eps / steps.
         restarts: how often to begin anew for examples that still stand.
-        momentum: above 0, follow the sum of all gradients so far, where the last has L1 norm 1 and those before are
-            `momentum` times less each; 1 is the published value.
+        momentum: above 0, follow the sum of all gradients so far, where the last has L1 norm 1 and every earlier one
+            weighs `momentum` times as much as the one after it; 1 is the published value.
         random_start: begin at a random point of the ball, not in its middle.
         generator: draws the random points; None seeds one with 0.
         loss: "margin", or "ce" (see :meth:`Search.ascend`).
@@ -54,7 +54,7 @@ def pgd(
         ValueError: for numbers that make no sense, restarts without a random start, or a gradient that is not finite.
 
     Source: Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018; momentum: Dong et
-    al., Boosting adversarial attacks with momentum, CVPR 2018, algorithm 1 and equation (9).
+    al., Boosting adversarial attacks with momentum, CVPR 2018, algorithm 1, and its L2 form.
     """
     check_attack(loss=loss, steps=steps, restarts=restarts)
     step_size = 2.5 * ball.eps / steps if step_size is None else step_size

@@ -36,10 +36,10 @@ def harden(
 ) -> tuple[LPIPS, list[dict[str, Any]]]:
     """Train the trunk of LPIPS on triplets whose reference is attacked anew, against the current weights, every step.
 
-    min over weights of the mean of max over delta in the ball of BCE((d0 - d1) / tau, judge), with d0, d1 at
-    ref + delta. The inner maximum is approached by PGD on the margin, so from below: what comes out resists this
-    attack, and nothing is proven about others. The heads stay as they are; tau is the mean |d0 - d1| of the first
-    batch before training, so that the votes and the distances have one scale.
+    min over weights of the mean of max over delta in the ball of BCE((d0 - d1) / tau, judge), with d0, d1 at ref +
+    delta. The inner maximum is approached by PGD on the margin, so from below (for split votes margin and loss need not
+    rise together): what comes out resists this attack, and nothing is proven about others. The heads stay as they are;
+    tau is the mean |d0 - d1| of the first batch before training, so that the votes and the distances have one scale.
 
     Args:
         metric: what to start from; it is left as it is.
@@ -62,7 +62,8 @@ def harden(
         TrainingError: if the loss becomes NaN.
 
     Source: Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, equation 2.1;
-    Ghazanfari et al., R-LPIPS, 2023, which trains LPIPS so on BAPPS, with L-infinity.
+    Ghazanfari et al., R-LPIPS, 2023, which trains LPIPS on BAPPS so; there a candidate is attacked, in L-infinity, by
+    PGD on the loss.
     """
     check_not_empty(data)
     hardened = copy.deepcopy(metric).to(device)

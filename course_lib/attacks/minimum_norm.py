@@ -124,7 +124,7 @@ def carlini_wagner(
         learning_rate: of Adam, in units of w.
         initial_constant: the first c; None takes for every example the one whose minimum lies on the boundary of the
             linearised objective, 2 (threshold - value) / |gradient|^2, whatever the scale of values. (0.001 in the
-            paper.)
+            authors' code.)
         confidence: how far above its threshold the value has to be for a success.
 
     Raises:

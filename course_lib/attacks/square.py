@@ -27,14 +27,14 @@ def square(
 ) -> Attacked:
     """Change one random square at a time and keep what makes the value larger.
 
-    The squares shrink on the published schedule, rescaled to the number of queries. All changes have the largest size
-    the ball allows. All examples see squares in the same places; signs are drawn for each. No gradients.
+    The squares shrink on the schedule of the authors' code, rescaled to the number of queries. All changes have the
+    largest size the ball allows. All examples see squares in the same places; signs are drawn for each. No gradients.
 
     Args:
         objective: what to attack; an example may be several images, each of which is changed.
         ball: how far.
         queries: values asked for per example and restart, on top of the one at the start.
-        p_init: share of the image that the first squares cover.
+        p_init: share of the image that the first squares cover; 0.8 is AutoAttack's.
         restarts: how often to begin anew, for examples still standing.
         generator: draws places and signs.
         progress: show a progress bar, on a terminal.

@@ -112,12 +112,14 @@ LEDGER = (
     Claim(
         "State-of-the-art perceptual metrics are vulnerable to adversarial attacks.",
         "LipSim README", "09", "sections 1 and 7, make bench-attacks",
-        "LPIPS (st-alex, 64 x 64): of 64 right decisions 38, 20 and 5 stand at L2 0.5, 1 and 2", "true",
+        "LPIPS (st-alex, 64 x 64): of 64 decisions that agree with the simulated majority at most 38, 19 and 4 stand "
+        "at L2 0.5, 1 and 2; ensembles of ViTs were not attacked here", "true",
     ),
     Claim(
-        "Perceptual metrics are evaluated with AutoAttack.", "LipSim README", "09", "section 4",
-        "its standard version stops with an IndexError: DLR, one of its losses, needs three classes, a choice of two "
-        "images has two; what can run is APGD with cross-entropy, FAB and Square", "half true",
+        "Perceptual metrics are evaluated with AutoAttack.",
+        "LipSim README", "09", "section 4, tests/test_attacks_traps.py",
+        "its standard version stops with an IndexError: its targeted DLR needs four classes (plain DLR three), a "
+        "choice of two images has two; what can run is APGD with cross-entropy, untargeted FAB and Square", "half true",
     ),
     Claim(
         "LipSim's backbone is a 1-Lipschitz network.", "LipSim README", "10", "section 8",
