@@ -24,7 +24,7 @@ CONDA_SPECS = [spec for spec in ENVIRONMENT["dependencies"] if isinstance(spec, 
 (PIP_SPECS,) = (entry["pip"] for entry in ENVIRONMENT["dependencies"] if isinstance(entry, dict))
 
 # PyPI's name -> conda-forge's name, where they differ
-CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
+CONDA_NAMES = {"torch": "pytorch", "jupyter-client": "jupyter_client", "playwright": "playwright-python"}
 # import name -> PyPI's name, where they differ
 PYPI_NAMES = {
     "PIL": "pillow",
