@@ -1,13 +1,14 @@
 """Compression with a real rate: a file that another program could decode, and its length in bits per pixel.
 
 An autoencoder's latent is rounded to integers; a factorised entropy model, fitted on training photographs, says how
-likely each integer is in each channel; the range coder turns the integers into bytes. There are no skip connections:
-what goes around the bottleneck would have to be in the file too.
+likely each integer is in each channel; the range coder turns the integers into bytes. No skip connection leads around
+the latent: what it carries would have to be in the file too.
 
 Source: Ballé, Laparra, Simoncelli, End-to-end optimized image compression, ICLR 2017; rates in one network: Cui et
 al., Asymmetric gained deep image compression with continuous rate adaptation, CVPR 2021.
 """
 
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +18,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from course_lib.restoration import range_coder
 from course_lib.restoration.fit import cosine, turned
-from course_lib.restoration.networks import Block, conv3, down, pad_to_multiple, up
+from course_lib.restoration.networks import UNet, pad_to_multiple
 from course_lib.training import train
 from course_lib.validation import check_images
 
-LAMBDAS = (0.0015, 0.005, 0.015, 0.045)  # bits per pixel that an error of 1 (on the 0-255 scale, squared) is worth
-LARGEST = 255  # a latent beyond it is clipped before it is coded
+LAMBDAS = (0.0006, 0.002, 0.006, 0.02)  # bits per pixel that an error of 1 (on the 0-255 scale, squared) is worth
+LARGEST = 127  # a latent beyond it is clipped before it is coded
 HEADER = struct.Struct(">BBHHH")  # format, rate, height, width, check sum
 FORMAT = 1
 
@@ -33,11 +35,11 @@ FORMAT = 1
 class FactorizedPrior(nn.Module):
     """How likely every integer is, for each rate and channel: a mixture of three logistic distributions."""
 
-    def __init__(self, rates: int, channels: int, parts: int = 3):
+    def __init__(self, rates: int, channels: int):
         super().__init__()
-        self.mean = nn.Parameter(torch.linspace(-1, 1, parts).repeat(rates, channels, 1))
-        self.log_scale = nn.Parameter(torch.zeros(rates, channels, parts))
-        self.log_weight = nn.Parameter(torch.zeros(rates, channels, parts))
+        self.mean = nn.Parameter(torch.zeros(rates, channels, 3))
+        self.log_scale = nn.Parameter(torch.zeros(rates, channels, 3))
+        self.log_weight = nn.Parameter(torch.zeros(rates, channels, 3))
 
     def cdf(self, x: Float[Tensor, "n c k"], rate: Int[Tensor, "n"]) -> Float[Tensor, "n c k"]:
         """Probability that a value of this channel is below x."""
@@ -63,40 +65,54 @@ class FactorizedPrior(nn.Module):
 
 
 class Codec(nn.Module):
-    """Autoencoder for compression at several rates; latents are `channels` numbers per 16 x 16 pixels.
+    """Autoencoder for compression: `channels` integers per block of `stride` x `stride` pixels, at several rates.
 
-    For each rate a gain per channel scales the latent before rounding, and another one scales it back: a larger gain
-    means finer rounding, less error, more bits. After training, :meth:`freeze` fixes the coder's tables; they belong
-    to the decoder, as JPEG's standard tables would, not to the file.
+    Encoder: a U-Net that prepares the picture, then one linear map of each block, then a gain per channel and rate;
+    a larger gain means finer rounding, less error, more bits. Decoder: the same backwards. The U-Nets' own skips stay
+    inside encoder and decoder; nothing goes around the latent.
+
+    Args:
+        channels: at most 3 stride².
+        width: of both U-Nets.
+        stride: side of a block.
+        lambdas: one rate each: bits per pixel that a squared error of 1 (0-255 scale) is worth.
     """
 
-    STRIDE = 16
-    tables: Tensor
+    tables: Tensor  # of the coder, fixed by freeze(); they belong to the decoder, as JPEG's standard tables would
 
-    def __init__(self, channels: int = 96, width: int = 64, rates: int = len(LAMBDAS)):
+    def __init__(self, channels: int = 192, width: int = 32, stride: int = 16, lambdas: Sequence[float] = LAMBDAS):
         super().__init__()
-        self.settings = {"channels": channels, "width": width, "rates": rates}
-        self.analysis = nn.Sequential(
-            nn.PixelUnshuffle(4), conv3(48, width), Block(width), down(width), Block(width), down(width),
-            Block(width), conv3(width, channels),
-        )  # fmt: skip
-        self.synthesis = nn.Sequential(
-            conv3(channels, width), Block(width), up(width), Block(width), up(width), Block(width), conv3(width, 48),
-            nn.PixelShuffle(4),
-        )  # fmt: skip
-        start = torch.linspace(1, 3, rates)[:, None].expand(rates, channels)
-        self.log_gain, self.log_inverse = nn.Parameter(start.clone()), nn.Parameter(-start.clone())
-        self.prior = FactorizedPrior(rates, channels)
-        self.register_buffer("tables", torch.zeros(rates, channels, 2 * LARGEST + 2, dtype=torch.int32))
+        self.settings = {"channels": channels, "width": width, "stride": stride, "lambdas": list(lambdas)}
+        self.stride, self.lambdas = stride, list(lambdas)
+        self.prepare, self.finish = UNet(width=width, depth=1), UNet(width=width, depth=1)
+        self.to_latent = nn.Conv2d(3, channels, stride, stride=stride, bias=False)
+        self.from_latent = nn.ConvTranspose2d(channels, 3, stride, stride=stride, bias=False)
+        # where a rounding step balances bits and error if the linear map is a rotation and steps are small
+        gain = 0.5 * (torch.tensor(lambdas) * 255**2 * math.log(2) / 18).log()[:, None].expand(-1, channels)
+        self.log_gain, self.log_inverse = nn.Parameter(gain.clone()), nn.Parameter(-gain.clone())
+        self.prior = FactorizedPrior(len(lambdas), channels)
+        self.register_buffer("tables", torch.zeros(len(lambdas), channels, 2 * LARGEST + 2, dtype=torch.int32))
+
+    @torch.no_grad()
+    def start_from(self, crops: UInt8[Tensor, "n 3 h w"]) -> None:
+        """Begin as the best linear autoencoder: the linear maps are PCA of the crops' blocks, as JPEG's are a DCT."""
+        blocks = F.unfold(crops.float() / 255 - 0.5, self.stride, stride=self.stride).mT.flatten(0, 1)
+        values, vectors = torch.linalg.eigh(blocks.T @ blocks / len(blocks))
+        channels = len(self.log_gain[0])
+        components = vectors.flip(1)[:, :channels].T.reshape(self.to_latent.weight.shape)
+        self.to_latent.weight.copy_(components)
+        self.from_latent.weight.copy_(components)
+        deviation = values.flip(0)[:channels].clamp_min(1e-8).log() / 2 + self.log_gain
+        self.prior.log_scale.copy_(deviation[:, :, None] + torch.tensor([0.05, 0.2, 0.6]).log())
 
     def encode(self, images: Float[Tensor, "n 3 h w"], rate: Int[Tensor, "n"]) -> Float[Tensor, "n c h2 w2"]:
-        """Latent before rounding; sides that are no multiples of 16 are padded."""
-        x = pad_to_multiple(images - 0.5, self.STRIDE).contiguous(memory_format=torch.channels_last)
-        return self.analysis(x) * self.log_gain[rate].exp()[:, :, None, None]
+        """Latent before rounding; sides that are no multiples of the stride are padded."""
+        prepared = self.prepare(pad_to_multiple(images, self.stride)) - 0.5
+        return self.to_latent(prepared) * self.log_gain[rate].exp()[:, :, None, None]
 
     def decode(self, latent: Float[Tensor, "n c h2 w2"], rate: Int[Tensor, "n"]) -> Float[Tensor, "n 3 h w"]:
         """Pictures from rounded latents, not clamped."""
-        return self.synthesis(latent * self.log_inverse[rate].exp()[:, :, None, None]) + 0.5
+        return self.finish(self.from_latent(latent * self.log_inverse[rate].exp()[:, :, None, None]) + 0.5)
 
     def forward(
         self, images: Float[Tensor, "n 3 h w"], rate: Int[Tensor, "n"]
@@ -119,7 +135,7 @@ class Codec(nn.Module):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, rows and columns of the latent: it grows with the picture, its share of the picture does not."""
-        return len(self.log_gain[0]), -(-height // self.STRIDE), -(-width // self.STRIDE)
+        return len(self.log_gain[0]), -(-height // self.stride), -(-width // self.stride)
 
 
 def fit_codec(
@@ -129,7 +145,6 @@ def fit_codec(
     epochs: int,
     batch_size: int = 8,
     learning_rate: float = 1e-3,
-    lambdas: Sequence[float] = LAMBDAS,
     folder: str | Path | None = None,
     seed: int = 0,
     precision: str = "fp32",
@@ -139,7 +154,7 @@ def fit_codec(
 
     Arguments and errors are those of :func:`~course_lib.restoration.fit.fit`.
     """
-    worth = torch.tensor(lambdas) * 255**2
+    worth = torch.tensor(codec.lambdas) * 255**2
 
     def batch_loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         images, rate = batch
@@ -148,14 +163,14 @@ def fit_codec(
 
     def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.randperm(len(crops), generator=generator).split(batch_size):
-            rate = torch.randint(len(lambdas), (len(rows),), generator=generator)
+            rate = torch.randint(len(worth), (len(rows),), generator=generator)
             yield turned(crops[rows], generator).float() / 255, rate
 
     optimizer = torch.optim.Adam(codec.parameters(), lr=learning_rate)
     history = train(
         codec, batch_loss, batches, optimizer, epochs=epochs, folder=folder, seed=seed, precision=precision,
         schedule=cosine(optimizer, epochs * -(-len(crops) // batch_size)), progress=progress,
-        settings={"learning_rate": learning_rate, "batch_size": batch_size, "lambdas": list(lambdas)},
+        settings={"learning_rate": learning_rate, "batch_size": batch_size, "crops": len(crops)} | codec.settings,
     )  # fmt: skip
     codec.freeze()
     return history
