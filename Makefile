@@ -4,6 +4,7 @@
 # make bench-judgments  chapter 08's long measurements (an hour; downloads AlexNet)
 # make bench-attacks    chapter 09's attacks beside other libraries' (three quarters of an hour)
 # make bench-certified  chapter 10's certified accuracy on digits, one network per family (20 minutes)
+# make bench-restoration  trains and measures chapter 02's networks (40 minutes; goes on where it was stopped)
 PYTHON ?= python3
 LAB_ARGS ?=
 PYTEST_ARGS ?= --durations=10
@@ -35,7 +36,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-certified clean
+.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-restoration bench-certified clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -78,6 +79,9 @@ bench-judgments: .venv/.installed-test
 
 bench-attacks: .venv/.installed-test
 	"$(VENV)" -m tests.benchmarks.bench_attacks
+
+bench-restoration: .venv/.installed-test
+	"$(VENV)" tests/benchmarks/bench_restoration.py
 
 clean:
 	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
