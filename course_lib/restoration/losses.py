@@ -55,7 +55,7 @@ def weighted_sum(*terms: tuple[float | int, Loss]) -> Loss:
 
 
 class PatchDiscriminator(nn.Module):
-    """One score per patch of 22 x 22 pixels, every 4 pixels: above 0 it looks real, below 0 restored.
+    """One score per patch of 26 x 26 pixels, every 4 pixels: above 0 it looks real, below 0 restored.
 
     Source: Isola, Zhu, Zhou, Efros, Image-to-image translation with conditional adversarial networks, CVPR 2017.
     """
@@ -65,8 +65,8 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            conv3 := nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(conv3.out_channels, 1, 3, padding=1),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, padding=1),
         )  # fmt: skip
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h2 w2"]:
