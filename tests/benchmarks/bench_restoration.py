@@ -142,7 +142,8 @@ def train_part(name: str, epochs: int, work: Path, networks: Path, precision: st
     fit(
         network, task, photos.crops("train", CROPS, 64, seed=0).images, loss_named(part.loss), epochs=epochs,
         batch_size=BATCH, learning_rate=part.learning_rate, folder=work / name, precision=precision, progress=name,
-        discriminator=PatchDiscriminator() if part.loss == "adversarial" else None, settings={"part": str(part)},
+        discriminator=PatchDiscriminator() if part.loss == "adversarial" else None, adversarial_weight=0.02,
+        settings={"part": str(part)},
     )  # fmt: skip
     seconds = time.process_time() - start
     save_network(network, networks / f"{name}.pt")
