@@ -26,6 +26,7 @@ from course_lib.restoration import (
     poisson_noise,
     psnr,
     psnr_by_mask,
+    push_pull,
     total_variation,
 )
 
@@ -167,6 +168,20 @@ def test_baselines_leave_a_flat_picture_flat_and_biharmonic_continues_a_slope():
     mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     mask[..., 12:18, 12:18] = True
     assert (biharmonic(hide(slope, mask)) - slope).abs().max() < 1e-3
+
+
+def test_push_pull_keeps_known_pixels_invents_nothing_outside_their_range_and_fills_a_flat_picture_exactly():
+    truth = crops(6, size=61)
+    for kind in MASKS:
+        degraded = inpainting(truth, generator(), kind)
+        filled, known = push_pull(degraded), ~degraded.mask.expand_as(truth)
+        assert torch.equal(filled[known], truth[known])
+        assert (psnr(filled, truth) > psnr(degraded.images, truth) + 1).all()
+        for image, source, here in zip(filled, truth, known, strict=True):
+            assert source[here].min() - 1e-5 <= image.min() and image.max() <= source[here].max() + 1e-5
+    for size in ((40, 33), (64, 3), (1, 20)):
+        flat = torch.full((2, 3, *size), 0.2)
+        assert torch.allclose(push_pull(inpainting(flat, generator())), flat, atol=1e-5)
 
 
 def test_bad_input_gets_one_clear_line(unchecked):

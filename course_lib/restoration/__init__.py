@@ -27,6 +27,7 @@ from course_lib.restoration.degradations import (
     poisson_noise,
     psnr,
     psnr_by_mask,
+    push_pull,
     random_mask,
     text_mask,
 )
@@ -51,7 +52,7 @@ __all__ = [
     "PatchDiscriminator", "Restore", "UNet", "bicubic", "biharmonic", "bits_per_pixel", "block_mask", "charbonnier",
     "clamped", "compress", "cosine", "decode_jpeg", "decompress", "downsample", "encode_jpeg", "fit", "fit_codec",
     "fooling_loss", "gaussian_noise", "hide", "hinge_loss", "inpainting", "jpeg_header_size", "l1", "l2",
-    "load_network", "non_local_means", "pad_to_multiple", "poisson_noise", "psnr", "psnr_by_mask", "random_mask",
-    "range_coder", "rate_distortion", "restore", "save_network", "text_mask", "tiled", "total_variation", "turned",
-    "weighted_sum", "without_latent",
+    "load_network", "non_local_means", "pad_to_multiple", "poisson_noise", "psnr", "psnr_by_mask", "push_pull",
+    "random_mask", "range_coder", "rate_distortion", "restore", "save_network", "text_mask", "tiled", "total_variation",
+    "turned", "weighted_sum", "without_latent",
 ]  # fmt: skip

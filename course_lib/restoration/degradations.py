@@ -34,9 +34,10 @@ class Degraded(NamedTuple):
     factor: int = 1
 
     def network_input(self) -> Tensor:
-        """The picture at its full size, (n, 3, h, w), with the mask as a fourth channel if there is one."""
-        images = bicubic(self)
-        return images if self.mask is None else torch.cat([images, self.mask.to(images)], 1)
+        """A first guess at full size, (n, 3, h, w): enlarged; or filled, with the mask as a fourth channel."""
+        if self.mask is None:
+            return bicubic(self)
+        return torch.cat([push_pull(self), self.mask.to(self.images)], 1)
 
     def paste_known(self, restored: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """`restored`, but with the pixels that were never missing as they were given."""
@@ -91,6 +92,24 @@ def bicubic(degraded: Degraded) -> Float[Tensor, "n 3 h w"]:
     factor = degraded.factor
     large = F.interpolate(degraded.images, scale_factor=factor, mode="bicubic", align_corners=False)
     return large.clamp(0, 1)
+
+
+def push_pull(degraded: Degraded) -> Float[Tensor, "n 3 h w"]:
+    """Holes filled with averages of the nearest known pixels: from the picture at half its size, filled likewise.
+
+    Source: Gortler, Grzeszczuk, Szeliski, Cohen, The lumigraph, SIGGRAPH 1996, section 3.4.
+    """
+    images = degraded.images
+    if degraded.mask is None or not degraded.mask.any():
+        return images
+    known = (~degraded.mask).to(images)
+    if images.shape[2:] == (1, 1):  # nothing is known at all
+        return images
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    half = F.avg_pool2d(images * known, 2, ceil_mode=True) / share.clamp_min(1e-6)
+    coarse = push_pull(Degraded(half, share == 0))
+    smooth = F.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(degraded.mask, smooth, images)
 
 
 def hide(images: Float[Tensor, "n 3 h w"], mask: Bool[Tensor, "n 1 h w"]) -> Degraded:
