@@ -45,12 +45,13 @@ def angles_to_pca(attempt: Callable, random: torch.Generator) -> None:
         rtol=1e-3,
     )
     # The same space, from other columns: the cosines are 1, and rounding may push them above
-    same = (directions @ torch.randn(20, k, k, generator=random).double()).float()
+    mixed = torch.eye(k) + 0.3 * torch.randn(20, k, k, generator=random)
+    same = (directions @ mixed.double()).float()
     for columns in same:
         found = call(attempt, x, columns)
         if isinstance(found, Tensor) and found.isnan().any():
             raise Mistake("right, but NaN for equal spaces, where rounding makes a cosine 1.0000001: .clamp(max=1)")
-        expect_close(found, torch.zeros(k), {}, atol=0.2)
+        expect_close(found, torch.zeros(k), atol=1.0)  # degrees; acos is steep at 1
 
 
 def _mistakes(x: Tensor, decoder: Tensor) -> dict[str, Tensor | list[Tensor] | Callable]:

@@ -83,9 +83,10 @@ def _expect_clamped(attempt: Callable, random: torch.Generator) -> None:
         3 * _kl(0.05, torch.tensor(1e-4)),
         {
             "right, but a unit that is rarely on pays too little: clamp rho_hat much closer to 0, at 1e-7": (
-                lambda found: bool(torch.as_tensor(found) < 0.999 * 3 * _kl(0.05, torch.tensor(1e-4)))
+                lambda found: bool(torch.as_tensor(found) < 0.98 * 3 * _kl(0.05, torch.tensor(1e-4)))
             )
         },
+        rtol=0.01,  # an epsilon that is added, not a limit, does no harm
     )
     code = torch.rand(6, 4, generator=random)
     for value, where in ((0.0, "is never on"), (1.0, "is always on")):
