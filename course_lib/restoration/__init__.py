@@ -29,6 +29,7 @@ from course_lib.restoration.degradations import (
     psnr_by_mask,
     push_pull,
     random_mask,
+    smooth_fill,
     text_mask,
 )
 from course_lib.restoration.fit import cosine, fit, turned
@@ -53,6 +54,6 @@ __all__ = [
     "clamped", "compress", "cosine", "decode_jpeg", "decompress", "downsample", "encode_jpeg", "fit", "fit_codec",
     "fooling_loss", "gaussian_noise", "hide", "hinge_loss", "inpainting", "jpeg_header_size", "l1", "l2",
     "load_network", "non_local_means", "pad_to_multiple", "poisson_noise", "psnr", "psnr_by_mask", "push_pull",
-    "random_mask", "range_coder", "rate_distortion", "restore", "save_network", "text_mask", "tiled", "total_variation",
-    "turned", "weighted_sum", "without_latent",
+    "random_mask", "range_coder", "rate_distortion", "restore", "save_network", "smooth_fill", "text_mask", "tiled",
+    "total_variation", "turned", "weighted_sum", "without_latent",
 ]  # fmt: skip
