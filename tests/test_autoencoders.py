@@ -179,6 +179,20 @@ def test_the_closed_form_is_the_jacobian_of_automatic_differentiation():
     torch.testing.assert_close(jacobian(model, x), rows)
 
 
+def test_the_closed_form_refuses_codes_that_are_not_of_sigmoids():
+    model = small(activation="relu")
+    with pytest.raises(ValueError, match=r"activations lie in \[0, 3\], not \[0, 1\]; this formula needs sigmoid"):
+        contractive(torch.tensor([[0.0, 1.0, 3.0, 0.0, 0.0]]), model.weight)
+
+
+def test_jacobians_can_be_watched_while_gradients_are_off():
+    model, x = small(), images()
+    exact = jacobian(model, x)
+    with torch.no_grad():
+        torch.testing.assert_close(jacobian(model, x), exact)
+        assert hutchinson(model, x, 4).isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["deep", "convolutional", "dense"])
 def test_hutchinson_is_unbiased_for_any_encoder(name):
     model, x = MODELS[name](shape=SHAPE).double().eval(), images(1, dtype=torch.float64)

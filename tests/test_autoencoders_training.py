@@ -17,6 +17,7 @@ from course_lib.autoencoders import (
     SGD,
     Adam,
     AdamW,
+    Convolutional,
     DeepDense,
     Dense,
     Momentum,
@@ -25,6 +26,7 @@ from course_lib.autoencoders import (
     cosine,
     depth_statistics,
     eigengaps,
+    fit,
     halved,
     he,
     initialise,
@@ -151,7 +153,7 @@ def test_cosine_stays_at_its_floor():
 
 
 def test_an_empty_schedule_is_named():
-    for make in (cosine, warm_up, lambda n: step_decay(n)(0)):
+    for make in (cosine, warm_up, step_decay):
         with pytest.raises(ValueError, match="a schedule of 0 steps is empty"):
             make(0)
 
@@ -263,6 +265,41 @@ def test_initialise_is_seeded_and_names_what_it_does_not_know():
             assert torch.equal(a, b) and (a.ndim == 2 or not a.any())
     with pytest.raises(ValueError, match="unknown initialisation 'glorot'; choose one of xavier, he, orthogonal"):
         initialise(models[0], "glorot")
+
+
+def test_convolutions_start_as_torch_starts_them_and_transposed_ones_keep_their_size():
+    conv, up = nn.Conv2d(24, 40, 3, stride=2), nn.ConvTranspose2d(24, 40, 4, stride=2, padding=1)
+    initialise(nn.Sequential(conv, up), "he", torch.Generator().manual_seed(1))
+    reference = nn.init.kaiming_normal_(torch.empty(40, 24, 3, 3), nonlinearity="relu")
+    assert scipy.stats.ks_2samp(conv.weight.detach().flatten(), reference.flatten()).pvalue > 1e-3
+    painted = up(torch.randn(20, 24, 8, 8))[..., 2:-2, 2:-2]  # inside, where no padding takes anything away
+    assert painted.square().mean().item() == pytest.approx(2, rel=0.05)
+    assert not conv.bias.any() and not up.bias.any()
+    initialise(conv, "orthogonal")
+    rows = conv.weight.detach().flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(40), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"a kernel of \(3, 3\) is no multiple of the stride \(2, 2\)"):
+        initialise(nn.ConvTranspose2d(4, 4, 3, stride=2), "he")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(Dense, 6, tied=True, shape=(1, 4, 5)),
+        partial(DeepDense, (8, 3), batch_norm=True, shape=(1, 4, 5)),
+        partial(Convolutional, 3, (4,), batch_norm=True, shape=(1, 4, 6)),
+    ],
+    ids=["tied", "batch normalisation", "convolutional"],
+)
+def test_a_trained_model_starts_anew_without_a_trace(make):
+    torch.manual_seed(1)
+    trained = make()
+    fit(trained, torch.rand(40, *trained.shape), epochs=2, learning_rate=0.1)
+    torch.manual_seed(2)
+    for model in (trained, fresh := make()):
+        initialise(model, "he", torch.Generator().manual_seed(3))
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]), name
 
 
 # PCA

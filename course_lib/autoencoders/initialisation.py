@@ -7,8 +7,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from course_lib.autoencoders.models import ACTIVATIONS, Autoencoder
+from course_lib.autoencoders.models import ACTIVATIONS, Autoencoder, Transposed
 from course_lib.autoencoders.regularisers import squared_error
 
 Draw = Callable[[int, int, torch.Generator | None], Tensor]
@@ -62,19 +63,29 @@ INITIALISATIONS: dict[str, Draw] = {
 
 @torch.no_grad()
 def initialise(model: nn.Module, name: str, generator: torch.Generator | None = None) -> None:
-    """Draw the weights of every linear layer anew, in place, and set the biases to 0.
+    """Draw the weights of every layer anew, in place; biases become 0, batch normalisation as if new.
 
+    A convolution is drawn as the matrix that makes a pixel of its patch: n_in is channels times kernel pixels, and for
+    a transposed one, where only every `stride`-th of them meets a given pixel, that divided by the stride squared.
     PyTorch's own start is uniform with variance 1 / (3 n_in): smaller than all of the good ones.
 
     Raises:
-        ValueError: if `name` is not in INITIALISATIONS.
+        ValueError: if `name` is not in INITIALISATIONS, or a transposed convolution's kernel no multiple of its stride.
     """
     if name not in INITIALISATIONS:
         raise ValueError(f"unknown initialisation {name!r}; choose one of {', '.join(INITIALISATIONS)}")
     for layer in model.modules():
-        if isinstance(layer, nn.Linear):
-            n_out, n_in = layer.weight.shape
-            layer.weight.copy_(INITIALISATIONS[name](n_out, n_in, generator))
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            n_out, n_in = layer.weight.flatten(1).shape
+            if isinstance(layer, nn.ConvTranspose2d):
+                if any(k % s for k, s in zip(layer.kernel_size, layer.stride, strict=True)):
+                    raise ValueError(f"a kernel of {layer.kernel_size} is no multiple of the stride {layer.stride}")
+                n_out = layer.out_channels * math.prod(layer.stride)
+                n_in = layer.weight.numel() // n_out
+            layer.weight.copy_(INITIALISATIONS[name](n_out, n_in, generator).reshape(layer.weight.shape))
+        elif isinstance(layer, _BatchNorm):
+            layer.reset_parameters()
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Transposed)) and layer.bias is not None:
             layer.bias.zero_()
 
 

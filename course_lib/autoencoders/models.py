@@ -89,6 +89,10 @@ class Transposed(nn.Module):
 class Dense(Autoencoder):
     """One hidden layer: code h = s(W x + b), reconstruction o(V h + c).
 
+    Sigmoids on both sides are the form in which the regularisers were published, not the one that learns fastest: 400
+    steps of :func:`fit` leave it near the mean digit. ``Dense(32, "tanh", output="linear")``, Xavier's start and a
+    learning rate of 0.01 explain 70 % of the variance in the same time.
+
     Args:
         code_size: units of the hidden layer.
         activation: s; one of ACTIVATIONS.

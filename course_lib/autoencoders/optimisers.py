@@ -108,7 +108,7 @@ class Adam(Rule):
 class AdamW(Adam):
     """Adam whose weight decay acts on the weights directly, not through the gradient and its division.
 
-    Source: Loshchilov and Hutter, ICLR 2019, algorithm 2.
+    Source: Loshchilov and Hutter, ICLR 2019, algorithm 2; `decay` is multiplied by the learning rate, as in torch.
     """
 
     def __init__(
@@ -128,7 +128,8 @@ class AdamW(Adam):
 
 def step_decay(every: int, factor: float = 0.1) -> Schedule:
     """Multiply by `factor` after every so many steps."""
-    return lambda step: factor ** (step // check_steps(every))
+    check_steps(every)
+    return lambda step: factor ** (step // every)
 
 
 def cosine(steps: int, floor: float = 0.0) -> Schedule:

@@ -98,11 +98,16 @@ def kl_sparsity(code: Float[Tensor, "n k"], rho: float = 0.05) -> Float[Tensor, 
     """
     if not 0 < rho < 1:
         raise ValueError(f"rho is {rho}; the target activation lies between 0 and 1, for example 0.05")
-    low, high = (value.item() for value in torch.aminmax(code.detach()))
-    if low < 0 or high > 1:
-        raise ValueError(f"activations lie in [{low:.3g}, {high:.3g}], not [0, 1]; KL sparsity needs sigmoid units")
+    check_sigmoid(code, "KL sparsity")
     mean = code.mean(0).clamp(TINY, 1 - TINY)
     return (rho * (rho / mean).log() + (1 - rho) * ((1 - rho) / (1 - mean)).log()).sum()
+
+
+def check_sigmoid(code: Tensor, what: str) -> None:
+    """Raise ValueError if a code cannot be that of sigmoid units, which `what` needs."""
+    low, high = (value.item() for value in torch.aminmax(code.detach()))
+    if low < 0 or high > 1:
+        raise ValueError(f"activations lie in [{low:.3g}, {high:.3g}], not [0, 1]; {what} needs sigmoid units")
 
 
 # The contractive penalty: squared Frobenius norm of the encoder's Jacobian
@@ -111,11 +116,18 @@ def kl_sparsity(code: Float[Tensor, "n k"], rho: float = 0.05) -> Float[Tensor, 
 def contractive(code: Float[Tensor, "n k"], weight: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
     """|J|_F^2 = sum_j (h_j (1 - h_j))^2 |W_j|^2 of one sigmoid layer h = sigmoid(W x + b), averaged over images.
 
-    Source: Rifai et al., ICML 2011, equation (5) of "Contractive auto-encoders".
+    For any other encoder: :func:`hutchinson`.
+
+    Raises:
+        ValueError: if the activations are not in [0, 1].
+
+    Source: Rifai et al., "Contractive auto-encoders", ICML 2011.
     """
+    check_sigmoid(code, "this formula")
     return ((code * (1 - code)).square() @ weight.square().sum(1)).mean()
 
 
+@torch.enable_grad()
 def jacobian(model: Autoencoder, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k c h w"]:
     """dh_j / dx of every image by automatic differentiation: exact for any encoder, one backward pass per unit.
 
@@ -129,6 +141,7 @@ def jacobian(model: Autoencoder, images: Float[Tensor, "n c h w"]) -> Float[Tens
     return torch.stack(rows, 1)
 
 
+@torch.enable_grad()
 def hutchinson(
     model: Autoencoder, images: Float[Tensor, "n c h w"], probes: int = 1, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n"]:
