@@ -16,11 +16,13 @@ from course_lib.restoration import (
     fit,
     fooling_loss,
     gaussian_noise,
+    hide,
     hinge_loss,
     inpainting,
     l1,
     l2,
     psnr,
+    random_mask,
     restore,
     tiled,
     turned,
@@ -272,3 +274,23 @@ def test_bad_input_gets_one_clear_line(unchecked):
         with pytest.raises(ValueError, match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+class Shift(nn.Module):
+    """Everything somewhat too bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x):
+        return x[:, :3] + self.bias
+
+
+def test_only_missing_pixels_are_learned_from():
+    biases = []
+    for share in (0.0, 0.5):
+        network = Shift()
+        fit(network, lambda x, g, share=share: hide(x, random_mask(x, g, share)), CROPS[:8], l1, epochs=2, batch_size=4)
+        biases.append(network.bias.item())
+    assert biases[0] == pytest.approx(0.3, abs=1e-7) and biases[1] < 0.3

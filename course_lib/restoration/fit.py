@@ -73,6 +73,8 @@ def fit(
     def batch_loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         inputs, truth = batch
         restored = network(inputs)
+        if inputs.shape[1] == 4:  # what is known will be pasted: only what was missing is to be learned
+            restored = torch.where(inputs[:, 3:] > 0.5, restored, inputs[:, :3])
         value = loss(restored, truth)
         if discriminator:
             value = value + adversarial_weight * fooling_loss(discriminator, restored)
