@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from course_lib.data import photos, triplets
+from course_lib.autoencoders import DeepDense, depth_statistics, initialise
+from course_lib.data import digits, photos, triplets
 from course_lib.data.distortions import DISTORTIONS
 from course_lib.judgments import evaluate, kendall, pearson, two_afc_score
 from course_lib.lipschitz import LipSimNet, lower_bound
 from course_lib.lpips import LPIPS, load_heads
+from course_lib.paths import repo_root
 from course_lib.perceptual_losses import FeatureLoss, ms_ssim, mse, psnr, ssim
 from course_lib.start_here import LEDGER, at_equal_mse
 from course_lib.trunks import Trunk
@@ -214,3 +216,61 @@ def test_ledger_counts_how_fast_an_embedding_of_length_one_moves_right():
     sphere, ball = (lower_bound(f, dark, steps=6, search=0) for f in (on_the_sphere, in_the_ball))
     text = measured("with projection")
     assert f"moves {sphere:.1f} times as fast" in text and f"leaves short ones alone, {ball:.1f} times" in text
+
+
+def printed(section: int) -> str:
+    """What one cell of chapter 01's notebook, as it is stored, prints."""
+    notebook = json.loads((repo_root() / "notebooks/01_autoencoders.ipynb").read_text())
+    (cell,) = [cell for cell in notebook["cells"] if cell["id"] == f"autoencoders-{section:03d}"]
+    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
+
+
+def numbers(text: str, after: str) -> list[str]:
+    """The numbers that stand in `text` after a word, up to the end of that line."""
+    return re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text.split(after, 1)[1].splitlines()[0])
+
+
+def test_ledger_says_right_where_the_copier_copies():
+    used, other = numbers(printed(20), "pixels are used:")
+    said = f"{used} of a small noise on the pixels that digits use, {other} on the others"
+    assert said in measured("trivial identity")
+
+
+def test_ledger_quotes_dropout_between_layers_right():
+    none, tenth = numbers(printed(46), "{")[1:4:2]  # of {0.0: a, 0.1: b, ...}
+    train, test = numbers(printed(46), "without dropout:")
+    text = measured("dropout between layers")
+    assert f"explained variance from {none} to {tenth}," in text and f"({train} of training, {test} of test" in text
+
+
+def test_ledger_quotes_batch_normalisation_right():
+    slow, fast = printed(44).split("learning rate 0.01 ")
+    text = measured("Batch normalisation")
+    for part, rate in ((fast, "a rate of 0.01"), (slow, "0.001")):
+        assert "from {} to {} at ".format(*numbers(part, " he")) + rate in text
+
+
+def test_ledger_quotes_the_best_rate_of_adam_right():
+    best, rate, low = numbers(printed(54), "Adam ")
+    assert f"best at {float(rate):g} ({best}; at 0.001 {low})" in measured("lr = 1e-3 to 1e-4")
+
+
+def test_ledger_quotes_the_erased_and_the_noisy_digits_right():
+    rows = {name: numbers(printed(32), f"{name} ") for name in ("none", "denoising")}
+    (before,) = numbers(printed(32), "themselves:")
+    text = measured("Denoising learns robust")
+    assert f"from {before} to {rows['denoising'][2]} (plain: {rows['none'][2]})" in text
+    assert f"{rows['denoising'][1]} of noisy digits by their codes, {rows['none'][1]} by plain" in text
+
+
+def test_ledger_measures_how_much_signal_xavier_keeps_right():
+    images = digits.load("train")[0][:256].float() / 255
+    kept = []
+    for activation in ("tanh", "sigmoid"):
+        deep = DeepDense((256,) * 8 + (32,), activation)
+        initialise(deep, "xavier", torch.Generator().manual_seed(0))
+        signal = depth_statistics(deep, images).signal_std
+        kept.append(signal[15] / signal[0])
+    tanh, sigmoid = kept
+    text = measured("Xavier is for sigmoid")
+    assert f"leave {tanh:.1f} of the signal, sixteen of sigmoids {sigmoid:.0e}".replace("e-0", "e-") in text
