@@ -59,7 +59,7 @@ def _both(found: Any) -> tuple[Any, Any]:
 
 
 def _expect_values(found: Any, other: Any, real: Tensor, fake: Tensor) -> None:
-    def hinges(margin: float = 1) -> Tensor:
+    def hinges(margin: float = 1.0) -> Tensor:
         return F.relu(margin - real).mean() + F.relu(margin + fake).mean()
 
     true, fooling = hinges(), -fake.mean()
@@ -81,7 +81,7 @@ def _expect_values(found: Any, other: Any, real: Tensor, fake: Tensor) -> None:
                 F.relu(1 - real.mean()) + F.relu(1 + fake.mean()),
                 F.relu(1 - real.mean((1, 2, 3))).mean() + F.relu(1 + fake.mean((1, 2, 3))).mean(),
             ],
-            "the margin is missing: real scores should be above 1, not only above 0": hinges(0),
+            "the margin is missing: real scores should be above 1, not only above 0": hinges(0.0),
             "there is a 1/2 in front; the discriminator's loss is the sum of its two halves": true / 2,
             "the discriminator's half about the truth is missing": F.relu(1 + fake).mean(),
             "the discriminator's half about restored images is missing": F.relu(1 - real).mean(),

@@ -121,7 +121,7 @@ def _noisy(attempt: Callable, images: Tensor, seed: int) -> Tensor:
 
 def _expect_mean(found: Tensor, images: Tensor) -> None:
     levels, means = torch.tensor(LEVELS), found.mean((1, 2, 3))
-    mistakes = {
+    mistakes: dict[str, Tensor | list[Tensor]] = {
         "those are the counts; divide them by photons": levels * PHOTONS,
         "the counts *are* the picture; you added them to it": 2 * levels,
         "that is the noise alone; the counts over photons are the noisy picture": 0 * levels,
