@@ -17,7 +17,7 @@ from course_lib.paths import repo_root
 from course_lib.perceptual_losses import FeatureLoss, ms_ssim, mse, psnr, ssim
 from course_lib.start_here import LEDGER, at_equal_mse
 from course_lib.trunks import Trunk
-from tests.benchmarks import attack_peers, bench_attacks, bench_judgments, bench_published
+from tests.benchmarks import attack_peers, bench_attacks, bench_judgments, bench_published, bench_restoration
 from tests.small_attacks import SQUARED, random_triplets
 
 
@@ -274,3 +274,21 @@ def test_ledger_measures_how_much_signal_xavier_keeps_right():
     tanh, sigmoid = kept
     text = measured("Xavier is for sigmoid")
     assert f"leave {tanh:.1f} of the signal, sixteen of sigmoids {sigmoid:.0e}".replace("e-0", "e-") in text
+
+
+def test_ledger_quotes_restoration_right():
+    parts = json.loads(bench_restoration.RESULT.read_text())
+    ours = {name: next(iter(parts[name]["measured"].values()))["ours"] for name in bench_restoration.PARTS}
+    keys = ("psnr", "lpips st-alex", "lpips st-vgg")
+    psnr, alex, vgg = ({name: row[key] for name, row in ours.items()} for key in keys)
+    skips = f"PSNR {psnr['gaussian']:.1f} with skips, {psnr['gaussian-no-skip']:.1f} without"
+    assert skips in measured("skip connections")
+    pair = f"{alex['sr4-l1']:.3f} with L1, {alex['sr4-l2']:.3f} with L2"
+    assert pair in measured("less blurry")
+    falls = f"from {alex['sr4-l1']:.3f} to {alex['sr4-lpips']:.3f} (st-vgg, not trained on: {vgg['sr4-l1']:.3f} to "
+    falls += f"{vgg['sr4-lpips']:.3f}), and so does PSNR, from {psnr['sr4-l1']:.1f} to {psnr['sr4-lpips']:.1f}"
+    assert falls in measured("perceptual loss preserves")
+    losses = [name for name in ours if name.startswith("sr4-")]
+    assert min(losses, key=alex.get) == min(losses, key=psnr.get) == "sr4-adversarial" and len(losses) == 5
+    best = f"best by LPIPS ({alex['sr4-adversarial']:.3f} of five losses), worst by PSNR "
+    assert best + f"({psnr['sr4-adversarial']:.1f})" in measured("weighted sum")
