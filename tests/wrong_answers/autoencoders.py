@@ -86,6 +86,11 @@ def uses_relu(x, weight, bias, out_bias):
     return (x @ weight.T + bias).relu() @ weight + out_bias
 
 
+@wrong(check.tied, "nothing is clamped")
+def clamps_the_reconstruction(x, weight, bias, out_bias):
+    return ((x @ weight.T + bias).sigmoid() @ weight + out_bias).clamp(0, 1)
+
+
 @wrong(check.tied, "you return the code")
 def only_encodes(x, weight, bias, out_bias):
     return (x @ weight.T + bias).sigmoid()
@@ -210,6 +215,16 @@ def forgets_the_logarithm(code, rho):
     return (rho * (rho / mean) + (1 - rho) * ((1 - rho) / (1 - mean))).sum()
 
 
+@wrong(check.kl_sparsity, "divided by the images once more")
+def divides_by_the_images(code, rho):
+    return kl(rho, share(code)).sum() / len(code)
+
+
+@wrong(check.kl_sparsity, "0.05, whatever rho is")
+def ignores_rho(code, rho):
+    return kl(0.05, share(code)).sum()
+
+
 @wrong(check.kl_sparsity, "where a unit is never on")
 def never_clamps(code, rho):
     return kl(rho, code.mean(0)).sum()
@@ -228,6 +243,11 @@ def clamps_too_early(code, rho):
 @wrong(check.kl_sparsity, "right, but 0.")
 def ignores_dead_units(code, rho):
     return kl(rho, code.mean(0)).nan_to_num(posinf=0).sum()
+
+
+@wrong(check.kl_sparsity, "right, but 3.4e+38 where a unit is never on")
+def makes_infinity_finite(code, rho):
+    return kl(rho, code.mean(0)).nan_to_num().sum()
 
 
 @wrong(check.kl_sparsity, "clamp rho_hat *before* the logarithms")
@@ -312,6 +332,16 @@ def sums_the_images(x, weight, bias):
 @wrong(check.contractive, "before squaring: the mean comes last")
 def averages_the_slopes(x, weight, bias):
     return slope(encode(x, weight, bias)).mean(0).square() @ weight.square().sum(1)
+
+
+@wrong(check.contractive, "before the slope was taken")
+def averages_the_codes(x, weight, bias):
+    return slope(encode(x, weight, bias).mean(0)).square() @ weight.square().sum(1)
+
+
+@wrong(check.contractive, "every unit pays for all of W")
+def sums_all_weights(x, weight, bias):
+    return (slope(encode(x, weight, bias)).square().sum(1) * weight.square().sum()).mean()
 
 
 @wrong(check.contractive, "that is the norm")
@@ -450,6 +480,16 @@ def draws_noise_once(model, images, sigma, generator):
     return error(model(images + gauss(images[:1], sigma, generator)), images)
 
 
+@wrong(check.denoising_loss, "every channel got the same noise")
+def draws_noise_for_one_channel(model, images, sigma, generator):
+    return error(model(images + gauss(images[:, :1], sigma, generator)), images)
+
+
+@wrong(check.denoising_loss, "the noise grows with the pixel")
+def multiplies_with_the_noise(model, images, sigma, generator):
+    return error(model(images + images * gauss(images, sigma, generator)), images)
+
+
 @wrong(check.denoising_loss, "every pixel of an image")
 def draws_one_number_per_image(model, images, sigma, generator):
     # many images would be needed for a sample of the right size, so the sample is standardised
@@ -494,6 +534,11 @@ def compares_input_and_target(model, images, sigma, generator):
 @wrong(check.denoising_loss, "you averaged over the pixels")
 def averages_pixels(model, images, sigma, generator):
     return nn.functional.mse_loss(model(images + gauss(images, sigma, generator)), images)
+
+
+@wrong(check.denoising_loss, "you averaged over the channels")
+def averages_channels(model, images, sigma, generator):
+    return (model(images + gauss(images, sigma, generator)) - images).square().sum((2, 3)).mean()
 
 
 @wrong(check.denoising_loss, "you summed over the images")
@@ -636,7 +681,7 @@ def decays_after_the_step(weight, gradient, memory, lr, beta1, beta2, eps, decay
     return right_step(weight, gradient, memory, lr, beta1, beta2, eps, 0.0) * (1 - lr * decay)
 
 
-@wrong(check.adamw_step, "the exponent in the bias correction is missing")
+@wrong(check.adamw_step, "the exponent is missing, or t is not kept")
 def forgets_the_exponent(weight, gradient, memory, lr, beta1, beta2, eps, decay):
     _, m, v = moments(gradient, memory, beta1, beta2)
     return weight * (1 - lr * decay) - lr * m / (1 - beta1) / ((v / (1 - beta2)).sqrt() + eps)
@@ -685,6 +730,18 @@ def averages_sizes(weight, gradient, memory, lr, beta1, beta2, eps, decay):
     t, m, _ = moments(gradient, memory, beta1, beta2)
     v = memory["size"] = beta2 * memory.get("size", 0) + (1 - beta2) * gradient.abs()
     return weight * (1 - lr * decay) - lr * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
+
+
+@wrong(check.adamw_step, "v is one number for the whole weight")
+def averages_all_squares(weight, gradient, memory, lr, beta1, beta2, eps, decay):
+    t, m, _ = moments(gradient, memory, beta1, beta2)
+    v = memory["all"] = beta2 * memory.get("all", 0) + (1 - beta2) * gradient.square().mean()
+    return weight * (1 - lr * decay) - lr * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
+
+
+@wrong(check.adamw_step, "you return the change")
+def returns_the_change(weight, gradient, memory, lr, beta1, beta2, eps, decay):
+    return right_step(weight, gradient, memory, lr, beta1, beta2, eps, decay) - weight
 
 
 @wrong(check.adamw_step, "m and v grow")
@@ -793,6 +850,11 @@ def goes_to_three_deviations(shape, generator):
     return uniform(shape, 3 * (2 / fan_in(shape)) ** 0.5, generator)
 
 
+@wrong(check.he_uniform, "you divided by sqrt(3)")
+def divides_by_the_root_of_three(shape, generator):
+    return uniform(shape, (2 / fan_in(shape)) ** 0.5 / 3**0.5, generator)
+
+
 @wrong(check.he_uniform, "that is Xavier's")
 def draws_like_xavier(shape, generator):
     return uniform(shape, (6 / (fan_in(shape) + shape[0] * math.prod(shape[2:]))) ** 0.5, generator)
@@ -831,6 +893,16 @@ def subtracts_too_much(shape, generator):
 @wrong(check.he_uniform, "right variance, but not uniform")
 def draws_normal_weights(shape, generator):
     return (2 / fan_in(shape)) ** 0.5 * torch.randn(shape, generator=generator)
+
+
+@wrong(check.he_uniform, "weights of about the same size")
+def draws_only_signs(shape, generator):
+    return (2 / fan_in(shape)) ** 0.5 * (2 * torch.rand(shape, generator=generator) - 1).sign()
+
+
+@wrong(check.he_uniform, "the weight is torch.float64")
+def draws_doubles(shape, generator):
+    return (6 / fan_in(shape)) ** 0.5 * (2 * torch.rand(shape, generator=generator).double() - 1)
 
 
 @wrong(check.he_uniform, "is it torch.randn?")
@@ -897,6 +969,11 @@ def centres_every_image(x, decoder):
     return angles(torch.linalg.svd(x - x.mean(1, keepdim=True)).Vh[: decoder.shape[1]].T, decoder)
 
 
+@wrong(check.angles_to_pca, "one number from all pixels")
+def centres_on_one_number(x, decoder):
+    return angles(torch.linalg.svd(x - x.mean()).Vh[: decoder.shape[1]].T, decoder)
+
+
 @wrong(check.angles_to_pca, "the decoder's columns are not orthonormal")
 def forgets_to_orthonormalise(x, decoder):
     return angles(directions(x, decoder.shape[1]), decoder, orthonormal=False)
@@ -911,6 +988,12 @@ def only_normalises_the_columns(x, decoder):
 def compares_column_with_column(x, decoder):
     cosines = (directions(x, decoder.shape[1]) * nn.functional.normalize(decoder, dim=0)).sum(0)
     return cosines.abs().acos().rad2deg().sort().values
+
+
+@wrong(check.angles_to_pca, "you took more than k directions")
+def takes_the_notebooks_k(x, decoder):
+    k = 6
+    return angles(directions(x, k), decoder)
 
 
 @wrong(check.angles_to_pca, "the *last* directions")
@@ -953,7 +1036,7 @@ def sorts_downwards(x, decoder):
     return angles(directions(x, decoder.shape[1]), decoder).flip(0)
 
 
-@wrong(check.angles_to_pca, "the largest angle alone")
+@wrong(check.angles_to_pca, "one number, and there are k angles")
 def returns_the_largest(x, decoder):
     return angles(directions(x, decoder.shape[1]), decoder).max()
 
@@ -961,6 +1044,12 @@ def returns_the_largest(x, decoder):
 @wrong(check.angles_to_pca, "NaN for equal spaces")
 def forgets_to_clamp(x, decoder):
     return torch.linalg.svdvals(torch.linalg.qr(decoder).Q.T @ directions(x, decoder.shape[1])).acos().rad2deg()
+
+
+@wrong(check.angles_to_pca, "clamp the cosines at 1, no lower")
+def clamps_too_low(x, decoder):
+    cosines = torch.linalg.svdvals(torch.linalg.qr(decoder).Q.T @ directions(x, decoder.shape[1]))
+    return cosines.clamp(max=0.9999).acos().rad2deg()
 
 
 @wrong(check.angles_to_pca, "in place")
@@ -988,7 +1077,7 @@ def returns_only_the_model():
     return layer()
 
 
-@wrong(check.robust_code, "one of the chapter's autoencoders")
+@wrong(check.robust_code, "one of the chapter's autoencoders, or a subclass")
 def returns_a_classifier():
     model = nn.Sequential(nn.Flatten(), nn.Linear(196, 64))
     return model, lambda images: model(images).square().mean()

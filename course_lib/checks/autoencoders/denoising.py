@@ -1,27 +1,34 @@
 """Exercise 1.4: restore what noise destroyed."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from course_lib.autoencoders import Autoencoder
 from course_lib.checks import Mistake, exercise, expect_close, expect_shape
 
 SIGMA = 0.3
+SHAPE = (3, 6, 8)  # channels, too, so that a sum or noise that leaves them out shows
 
 
-class Recorder(nn.Module):
-    """A linear map of images that remembers what it was given."""
+class Recorder(Autoencoder):
+    """A linear autoencoder that remembers what it was given: the code is the image, the decoder mixes each row."""
 
     def __init__(self, mix: Tensor):
-        super().__init__()
+        super().__init__(nn.Sequential(nn.Flatten()), nn.Sequential(nn.Unflatten(1, SHAPE)), math.prod(SHAPE), SHAPE)
         self.mix = nn.Parameter(mix)
         self.seen: list[Tensor] = []
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Every row of pixels, mixed."""
+    def encode(self, images: Tensor) -> Tensor:
+        """The pixels, in a row."""
         self.seen.append(images)
-        return images @ self.mix
+        return super().encode(images)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Every row of pixels, mixed."""
+        return super().decode(code) @ self.mix
 
 
 def _sum(difference: Tensor) -> Tensor:
@@ -32,8 +39,9 @@ def _sum(difference: Tensor) -> Tensor:
 def denoising_loss(attempt: Callable, random: torch.Generator) -> None:
     """|f(x + noise) - x|^2, summed over pixels and averaged over images; without noise in evaluation mode."""
     n = 30 + int(torch.randint(10, (), generator=random))
-    images = torch.rand(n, 1, 12, 12, generator=random)
-    model = Recorder(torch.eye(12) + 0.2 * torch.randn(12, 12, generator=random))
+    images = torch.rand(n, *SHAPE, generator=random)
+    width = SHAPE[2]
+    model = Recorder(torch.eye(width) + 0.2 * torch.randn(width, width, generator=random))
     found = _run(attempt, model, images)
     if len(model.seen) != 1:
         raise Mistake(f"you called the model {len(model.seen)} times; once, with the noisy images")
@@ -59,7 +67,7 @@ def _run(attempt: Callable, model: Recorder, images: Tensor, seed: int = 1) -> T
     given = images.clone()
     found = attempt(model, given, SIGMA, torch.Generator().manual_seed(seed))
     if not torch.equal(given, images):
-        raise Mistake("you added the noise in place, so that the clean images, the target, are lost: images + noise")
+        raise Mistake("you added the noise in place, so that the clean images are lost: images + noise")
     if found is None:
         raise Mistake("your function returns nothing; did you forget `return`?")
     if not isinstance(found, Tensor):
@@ -76,8 +84,12 @@ def _expect_noise(seen: Tensor, images: Tensor) -> None:
         raise Mistake("the model sees clean images; it should see noisy ones in training, and aim at the clean ones")
     if seen.min() >= 0 and seen.max() <= 1:
         raise Mistake("the noisy images were clamped to [0, 1]; the noise is then no longer Gaussian: leave them")
+    _expect_own_noise(noise, images)
+    if noise.min() >= 0:
+        raise Mistake("the noise is torch.rand's, between 0 and 1 and never negative; Gaussian noise is torch.randn")
+    if noise.abs().max() < 2.5 * size:
+        raise Mistake("the noise is uniform; Gaussian noise is torch.randn")
     kinds = {
-        "the noise is torch.rand's, between 0 and 1 and never negative; Gaussian noise is torch.randn": SIGMA / 3**0.5,
         "the noise has standard deviation 1; multiply it by sigma": 1,
         "sigma is the standard deviation, not the variance: no square": SIGMA**2,
         "sigma is the standard deviation, not the variance: no root": SIGMA**0.5,
@@ -89,12 +101,17 @@ def _expect_noise(seen: Tensor, images: Tensor) -> None:
         raise Mistake(f"the noise has mean {mean:.2f}; Gaussian noise of mean 0 is sigma * torch.randn")
     if abs(size / SIGMA - 1) > 0.04:
         raise Mistake(f"the noise has standard deviation {size:.3f}, and sigma is {SIGMA}")
-    if torch.allclose(noise, noise.mean(0), atol=1e-4):
-        raise Mistake("every image got the same noise; draw it in the shape of all the images: images.shape")
-    if torch.allclose(noise, noise.mean((2, 3), keepdim=True), atol=1e-4):
-        raise Mistake("every pixel of an image got the same noise; draw it in the shape of all the images")
-    if noise.abs().max() < 2.5 * size:
-        raise Mistake("the noise is uniform; Gaussian noise is torch.randn")
+
+
+def _expect_own_noise(noise: Tensor, images: Tensor) -> None:
+    """Noise of its own for every number, whatever that number is."""
+    shared: dict[str, tuple[int, ...]] = {"image": (0,), "channel": (1,), "pixel of an image": (2, 3)}
+    for what, axes in shared.items():
+        if torch.allclose(noise, noise.mean(axes, keepdim=True), atol=1e-4):
+            raise Mistake(f"every {what} got the same noise; draw it in the shape of all the images: images.shape")
+    bright = images > 0.5
+    if noise[bright].square().mean() > 2 * noise[~bright].square().mean():
+        raise Mistake("the noise grows with the pixel; do not multiply by the image: images + sigma * torch.randn(...)")
 
 
 def _expect_loss(found: Tensor, model: Recorder, seen: Tensor, images: Tensor) -> None:
@@ -111,6 +128,7 @@ def _expect_loss(found: Tensor, model: Recorder, seen: Tensor, images: Tensor) -
         ),
         "that compares the input with its target; the model's output is missing": _sum(seen - images).mean(),
         "you averaged over the pixels; the chapter's error is their sum, averaged over the images": true / pixels,
+        "you averaged over the channels; sum over (1, 2, 3), average over the images only": true / len(images[0]),
         "you summed over the images; average over them": true * n,
         "the square is missing: |difference|^2": [
             difference.abs().sum((1, 2, 3)).mean(),

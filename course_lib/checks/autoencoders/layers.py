@@ -37,6 +37,7 @@ def tied(attempt: Callable, random: torch.Generator) -> None:
             "both biases are in the decoder; it has only c": code @ weight + b + c,
             "b and c are swapped": (x @ weight.T + c).sigmoid() @ weight + b,
             "the output is linear here; the sigmoid is the encoder's": true.sigmoid(),
+            "the output is linear here; nothing is clamped": true.clamp(0, 1),
             "the sigmoid is missing from the code": [before @ weight + c, (before @ weight + c).sigmoid()],
             "the sigmoid comes after the bias: sigmoid(W x + b)": ((x @ weight.T).sigmoid() + b) @ weight + c,
             "the encoder's bias is missing": (x @ weight.T).sigmoid() @ weight + c,
@@ -76,7 +77,7 @@ def tied(attempt: Callable, random: torch.Generator) -> None:
 def he_uniform(attempt: Callable, random: torch.Generator) -> None:
     """A weight of this shape, (out, in) or (out, in, k, k): uniform, with mean 0 and variance 2 / fan_in."""
     n_in = 60 + int(torch.randint(20, (), generator=random))
-    n_out = 8 * n_in  # so that no two of the candidates' sizes are close
+    n_out = 7 * n_in  # so that no two of the candidates' sizes are close
     _expect_uniform(attempt, (n_out, n_in), n_in, n_out)
     _expect_uniform(attempt, (n_in, n_out), n_out, n_in)
     taps = 5
@@ -88,6 +89,8 @@ def _expect_uniform(attempt: Callable, shape: tuple[int, ...], fan_in: int, fan_
     if isinstance(found, Tensor) and found.shape != shape and found.shape == (shape[1], shape[0], *shape[2:]):
         raise Mistake("the weight is transposed; its shape is (out, in), as in nn.Linear")
     expect_shape(found, shape)
+    if found.dtype != torch.float32:
+        raise Mistake(f"the weight is {found.dtype}; a layer's is torch.float32, which is what torch.rand draws")
     if not found.isfinite().all():
         raise Mistake("the weight contains NaN or infinity")
     if not torch.equal(attempt(shape, torch.Generator().manual_seed(1)), found):
@@ -111,6 +114,8 @@ def _expect_uniform(attempt: Callable, shape: tuple[int, ...], fan_in: int, fan_
         if math.isclose(size, right, rel_tol=0.03):
             raise Mistake("the right variance, but not uniform; that is He's normal start: use torch.rand")
         raise Mistake("not uniform, and not of variance 2 / fan_in; is it torch.randn?")
+    if weight.abs().max().item() < 1.65 * size:
+        raise Mistake("not uniform: there are only weights of about the same size; use torch.rand")
     candidates = {
         "you used fan_out; what a unit sums up are its *inputs*: fan_in": math.sqrt(2 / fan_out),
         "the sqrt(3) is missing: a uniform variable in [-a, a] has deviation a / sqrt(3)": right / math.sqrt(3),
@@ -118,6 +123,7 @@ def _expect_uniform(attempt: Callable, shape: tuple[int, ...], fan_in: int, fan_
         "you took the variance for the bound: the bound is sqrt(3 * variance)": 2 / fan_in / math.sqrt(3),
         "the root is missing: the bound is sqrt(6 / fan_in)": 6 / fan_in / math.sqrt(3),
         "the bound is sqrt(3) times the standard deviation, not 3 times": right * math.sqrt(3),
+        "the bound is sqrt(3) times the standard deviation; you divided by sqrt(3)": right / 3,
         "that is Xavier's, 2 / (fan_in + fan_out); a relu needs 2 / fan_in": math.sqrt(2 / (fan_in + fan_out)),
         "the 2 is missing: a relu lets half of the signal through, and variance 2 / fan_in makes up for it": (
             math.sqrt(1 / fan_in)

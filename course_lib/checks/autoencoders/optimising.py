@@ -38,7 +38,8 @@ def _path(start: Tensor, gradients: Tensor, *wrong: str) -> Tensor:
     for t, gradient in enumerate(gradients, 1):
         g = gradient + decay * w if "L2" in wrong else gradient
         m = pick(b1, {"forget": 0}) * m + pick(1 - b1, {"m grows": 1}) * g
-        v = pick(b2, {"forget": 0}) * v + pick(1 - b2, {"v grows": 1}) * pick(g**2, {"sizes": g.abs(), "plain": g})
+        squared = pick(g**2, {"sizes": g.abs(), "plain": g, "one v": (g**2).mean()})
+        v = pick(b2, {"forget": 0}) * v + pick(1 - b2, {"v grows": 1}) * squared
         power = pick(t, {"no exponent": 1, "double": 2 * t, "late": t + 1})
         c1, c2 = pick(1 - b1**power, {"raw m": 1}), pick(1 - b2**power, {"raw v": 1})
         if "multiply" in wrong:
@@ -72,13 +73,16 @@ MISTAKES: dict[str, tuple[tuple[str, ...], ...]] = {
     "the decay is missing": (("no decay",),),
     "the decay has the wrong sign: weights shrink, 1 - lr * decay": (("plus",),),
     "the decay comes first, then the step": (("late decay",),),
-    "the exponent in the bias correction is missing: 1 - beta^t": (("no exponent",),),
+    "the bias correction stays 1 - beta, as in the first step: the exponent is missing, or t is not kept": (
+        ("no exponent",),
+    ),
     "wrong exponent in the bias correction: 1 - beta^t, not beta^(2t)": (("double",),),
     "t is one too large: it is 1 in the first step": (("late",),),
     "you multiplied by 1 - beta^t; divide by it": (("multiply",),),
     "the corrected m and v went into the memory; keep them as they are, and correct copies": (("keep",),),
     "beta1 and beta2 are swapped": (("swapped",),),
     "v is a mean of *squared* gradients": (("sizes",), ("plain",)),
+    "v is one number for the whole weight; keep one for each of its entries": (("one v",),),
     "without the factor 1 - beta, m and v grow": (("m grows", "v grows"), ("m grows",), ("v grows",)),
     "the step is along the gradient; it is along its mean, m": (("no mean",),),
     "wrong sign: downhill is minus": (("uphill",),),
@@ -132,6 +136,8 @@ def _explain(found: Tensor, expected: Tensor, start: Tensor, gradients: Tensor) 
         for wrong in variants:
             if torch.allclose(found, _path(start, gradients, *wrong), rtol=1e-5, atol=1e-7, equal_nan=True):
                 raise Mistake(message)
+    if torch.allclose(found[0], expected[0] - start):
+        raise Mistake("you return the change; return the new weight")
     if not found[0].isfinite().all():
         raise Mistake("NaN or infinity in the first step; t begins at 1, because 1 - beta^0 is 0")
     if not found.isfinite().all():

@@ -93,7 +93,7 @@ def robust_code(attempt: Callable, random: torch.Generator) -> None:
         raise Mistake("return two things: the model, and the loss of a batch")
     model, loss = found
     if not isinstance(model, Autoencoder):
-        raise Mistake(f"the model is a {type(model).__name__}; return one of the chapter's autoencoders")
+        raise Mistake(f"the model is a {type(model).__name__}; return one of the chapter's autoencoders, or a subclass")
     if not callable(loss):
         raise Mistake(f"the loss is a {type(loss).__name__}; return a function of a batch: library.objective(model)")
     _expect_small(model)
