@@ -21,12 +21,21 @@ def averages_the_colours_first(restored, truth, mask):
     return 10 * torch.log10(mask.sum((1, 2, 3)) / (error * mask).sum((1, 2, 3)))
 
 
+def reports_holes_with_the_library(restored, truth, mask):
+    return library.psnr_by_mask(restored, truth, mask)[0]
+
+
 def counts_with_the_library(images, photons, generator):
     return library.poisson_noise(images, generator, photons).images
 
 
 def clips_the_counts(images, photons, generator):
     return torch.poisson(images * photons, generator=generator).clamp(max=photons) / photons
+
+
+def counts_in_two_halves_image_by_image(images, photons, generator):
+    halves = [[torch.poisson(image * photons / 2, generator=generator) for _ in range(2)] for image in images]
+    return torch.stack([(one + other) / photons for one, other in halves]).clamp(0, 1)
 
 
 def takes_eps_out_of_the_root(restored, truth, eps):
@@ -80,6 +89,34 @@ def adds_the_rarest_probability(latent, mean, scale, size):
     return -(above - below + 2**-30).log2().sum((1, 2, 3)).float() / (size[0] * size[1])
 
 
+def works_with_logarithms(latent, mean, scale, size):
+    above, below = ((latent + half - mean.view(-1, 1, 1)) / scale.view(-1, 1, 1) for half in (0.5, -0.5))
+    nats = F.logsigmoid(above) + F.logsigmoid(-below) + torch.log(-torch.expm1(-1 / scale.view(-1, 1, 1)))
+    return (-nats / math.log(2)).clamp(max=30).sum((1, 2, 3)) / math.prod(size)
+
+
+def spreads_the_tiles_evenly_and_takes_the_smaller_weight(restore, picture, tile, overlap):
+    result, total = torch.zeros_like(picture), torch.zeros_like(picture)
+
+    def places(length):
+        last = max(length - tile, 0)
+        count = -(-last // (tile - overlap))
+        for begin in (round(i * last / max(count, 1)) for i in range(count + 1)):
+            side = min(tile, length)
+            place = torch.arange(side)
+            left = place + 1 if begin else torch.full((side,), overlap + 1)
+            right = side - place if begin + side < length else torch.full((side,), overlap + 1)
+            yield begin, torch.minimum(left, right).clamp(max=overlap + 1).double()
+
+    for top, rows in places(picture.shape[2]):
+        for left, columns in places(picture.shape[3]):
+            where = (..., slice(top, top + len(rows)), slice(left, left + len(columns)))
+            weight = torch.minimum(rows[:, None], columns)
+            result[where] += weight * restore(picture[where])
+            total[where] += weight
+    return result / total
+
+
 def cuts_the_last_tile_short_and_goes_image_by_image(restore, picture, tile, overlap):
     result, total = torch.zeros_like(picture), torch.zeros_like(picture)
 
@@ -101,7 +138,9 @@ def cuts_the_last_tile_short_and_goes_image_by_image(restore, picture, tile, ove
 RIGHT = [
     (check.hole_psnr, picks_the_missing_pixels_one_image_after_the_other),
     (check.hole_psnr, averages_the_colours_first),
+    (check.hole_psnr, reports_holes_with_the_library),
     (check.photon_noise, counts_with_the_library),
+    (check.photon_noise, counts_in_two_halves_image_by_image),
     (check.photon_noise, clips_the_counts),
     (check.charbonnier, takes_eps_out_of_the_root),
     (check.charbonnier, subtracts_eps_from_the_mean),
@@ -112,6 +151,8 @@ RIGHT = [
     (check.quantise, adds_zero_with_a_gradient),
     (check.bits_per_pixel, starts_from_the_smaller_tail),
     (check.bits_per_pixel, adds_the_rarest_probability),
+    (check.bits_per_pixel, works_with_logarithms),
+    (check.tiled, spreads_the_tiles_evenly_and_takes_the_smaller_weight),
     (check.tiled, cuts_the_last_tile_short_and_goes_image_by_image),
 ]
 

@@ -107,6 +107,16 @@ def averages_the_batch(restored, truth, mask):
     return -10 * hole_mse(restored, truth, mask).log10().mean()
 
 
+@wrong(check.hole_psnr, "that of the whole batch; keep")
+def gives_every_image_the_batchs_number(restored, truth, mask):
+    return -10 * (restored - truth)[mask.expand_as(truth)].square().mean().log10().expand(len(truth))
+
+
+@wrong(check.hole_psnr, "a mask of its own")
+def takes_the_first_mask(restored, truth, mask):
+    return -10 * hole_mse(restored, truth, mask[:1]).log10()
+
+
 @wrong(check.hole_psnr, "logarithm of every pixel")
 def takes_the_logarithm_first(restored, truth, mask):
     decibels = -10 * ((restored - truth).square() + 1e-6).log10() * mask
@@ -244,6 +254,32 @@ def seeds_again(images, photons, generator):
     return counted(images * photons, generator.manual_seed(0)).clamp(max=photons) / photons
 
 
+@wrong(check.photon_noise, "the same noise every time it is used")
+def takes_the_generators_seed(images, photons, generator):
+    torch.manual_seed(generator.initial_seed())
+    return torch.poisson(images * photons).clamp(max=photons) / photons
+
+
+@wrong(check.photon_noise, "do not round before")
+def rounds_the_expected_number(images, photons, generator):
+    return counted((images * photons).round(), generator).clamp(max=photons) / photons
+
+
+@wrong(check.photon_noise, "not the largest value in the picture")
+def takes_the_brightest_pixel_for_white(images, photons, generator):
+    return (counted(images / images.max() * photons, generator) / photons).clamp(max=1)
+
+
+@wrong(check.photon_noise, "cut at 0")
+def clamps_a_gaussian(images, photons, generator):
+    return (images + (images / photons).sqrt() * normal(images, generator)).clamp(0, 1)
+
+
+@wrong(check.photon_noise, "grey of 0.112 becomes")
+def clips_the_counts_before_dividing(images, photons, generator):
+    return counted(images * photons, generator).clamp(max=1)
+
+
 @wrong(check.photon_noise, "a full sensor stops at 1")
 def never_clips(images, photons, generator):
     return counted(images * photons, generator) / photons
@@ -276,6 +312,36 @@ MEAN = (1, 2, 3)
 @wrong(check.charbonnier, "subtract eps")
 def forgets_to_subtract_eps(restored, truth, eps):
     return ((restored - truth).square() + eps**2).sqrt().mean(MEAN)
+
+
+@wrong(check.charbonnier, "not its square")
+def subtracts_the_square_of_eps(restored, truth, eps):
+    return (((restored - truth).square() + eps**2).sqrt() - eps**2).mean(MEAN)
+
+
+@wrong(check.charbonnier, "eps is ignored")
+def takes_the_chapters_eps(restored, truth, eps):
+    return library.charbonnier(restored, truth)
+
+
+@wrong(check.charbonnier, "you squared eps only")
+def squares_only_eps(restored, truth, eps):
+    return (((restored - truth).abs() + eps**2).sqrt() - eps).mean(MEAN)
+
+
+@wrong(check.charbonnier, "a root of its own")
+def adds_the_colours_under_the_root(restored, truth, eps):
+    return (((restored - truth).square().sum(1) + eps**2).sqrt() - eps).mean((1, 2))
+
+
+@wrong(check.charbonnier, "you summed over the colours")
+def sums_the_colours(restored, truth, eps):
+    return (((restored - truth).square() + eps**2).sqrt() - eps).sum(1).mean((1, 2))
+
+
+@wrong(check.charbonnier, "restored was clamped")
+def clamps_the_restored(restored, truth, eps):
+    return (((restored.clamp(0, 1) - truth).square() + eps**2).sqrt() - eps).mean(MEAN)
 
 
 @wrong(check.charbonnier, "eps is squared inside the root")
@@ -571,6 +637,19 @@ def freezes_the_discriminator(discriminator, restored, truth):
     return value, fooled(discriminator.requires_grad_(False), restored)
 
 
+@wrong(check.hinge, "you called .backward()")
+def steps_by_itself(discriminator, restored, truth):
+    value = hinges(discriminator, restored, truth)
+    value.backward(retain_graph=True)
+    return value, fooled(discriminator, restored)
+
+
+@wrong(check.hinge, "itself, in place")
+def detaches_in_place(discriminator, restored, truth):
+    fooling = fooled(discriminator, restored)
+    return hinges(discriminator, restored.detach_(), truth), fooling
+
+
 @wrong(check.hinge, "returns nothing")
 def plays_and_forgets(discriminator, restored, truth):
     hinges(discriminator, restored, truth), fooled(discriminator, restored)
@@ -762,6 +841,31 @@ def returns_bytes(latent, mean, scale, size):
 @wrong(check.bits_per_pixel, "not h + w")
 def adds_the_sides(latent, mean, scale, size):
     return length(probability(latent, mean, scale)) / sum(size)
+
+
+@wrong(check.bits_per_pixel, "the picture is not square")
+def squares_the_height(latent, mean, scale, size):
+    return length(probability(latent, mean, scale)) / size[0] ** 2
+
+
+@wrong(check.bits_per_pixel, "need not be eight times as large")
+def guesses_the_size(latent, mean, scale, size):
+    return length(probability(latent, mean, scale)) / (64 * latent[0, 0].numel())
+
+
+@wrong(check.bits_per_pixel, "neither squared nor under a root")
+def takes_the_variance(latent, mean, scale, size):
+    return length(probability(latent, mean, scale**2)) / pixels(size)
+
+
+@wrong(check.bits_per_pixel, "you averaged them")
+def averages_the_channels_distributions(latent, mean, scale, size):
+    return length(probability(latent, mean.mean(), scale.mean())) / pixels(size)
+
+
+@wrong(check.bits_per_pixel, "every picture got the same number")
+def gives_every_picture_the_mean(latent, mean, scale, size):
+    return length(probability(latent, mean, scale)).mean().expand(len(latent)) / pixels(size)
 
 
 @wrong(check.bits_per_pixel, "the sign is wrong")
@@ -1021,6 +1125,69 @@ def falls_to_one_third(restore, picture, tile, overlap):
     return tiles(restore, picture, tile, overlap, weigh=short)
 
 
+@wrong(check.tiled, "do not fall linearly")
+def falls_like_a_cosine(restore, picture, tile, overlap):
+    def smooth(begin, side, length, overlap):
+        return (ramp(begin, side, length, overlap) * torch.pi / 2).sin().square()
+
+    return tiles(restore, picture, tile, overlap, weigh=smooth)
+
+
+@wrong(check.tiled, "do not fall linearly")
+def weighs_twice(restore, picture, tile, overlap):
+    return tiles(restore, picture, tile, overlap, weigh=lambda *place: ramp(*place).square())
+
+
+@wrong(check.tiled, "not with one pixel of overlap: NaN")
+def falls_to_zero(restore, picture, tile, overlap):
+    def from_zero(begin, side, length, overlap):
+        weight = torch.ones(side)
+        if begin > 0:
+            weight[:overlap] *= torch.linspace(0, 1, overlap)
+        if begin + side < length:
+            weight[side - overlap :] *= torch.linspace(1, 0, overlap) if overlap > 1 else 0
+        return weight
+
+    return tiles(restore, picture, tile, overlap, weigh=from_zero)
+
+
+@wrong(check.tiled, "no part of the picture; pad nothing")
+def pads_the_picture(restore, picture, tile, overlap):
+    height, width = picture.shape[2:]
+    step = tile - overlap
+    below, right = (max(tile, tile + -(-(side - tile) // step) * step) - side for side in (height, width))
+    return tiles(restore, F.pad(picture, (0, right, 0, below)), tile, overlap)[..., :height, :width]
+
+
+@wrong(check.tiled, "not for a picture that is lower than a tile: restore was given something")
+def pads_small_pictures(restore, picture, tile, overlap):
+    def padded(piece):
+        height, width = piece.shape[2:]
+        return restore(F.pad(piece, (0, tile - width, 0, tile - height)))[..., :height, :width]
+
+    return tiles(padded, picture, tile, overlap)
+
+
+@wrong(check.tiled, "changed pixels")
+def weighs_before_restoring(restore, picture, tile, overlap):
+    def fades(piece):
+        weight = torch.ones_like(piece)
+        weight[..., 0, :] = 0.5
+        return restore(piece * weight) / weight
+
+    return tiles(fades, picture, tile, overlap)
+
+
+@wrong(check.tiled, "came out as the first one")
+def restores_the_first_image(restore, picture, tile, overlap):
+    return tiles(lambda piece: restore(piece[:1]).expand_as(piece), picture, tile, overlap)
+
+
+@wrong(check.tiled, "you clamped the result")
+def clamps_the_result(restore, picture, tile, overlap):
+    return tiles(restore, picture, tile, overlap).clamp(0, 1)
+
+
 @wrong(check.tiled, "not for a picture that is lower than a tile")
 def needs_a_full_tile(restore, picture, tile, overlap):
     if picture.shape[2] < tile:
@@ -1094,6 +1261,11 @@ def forgets_to_clamp(restored, truth):
 @wrong(check.sharp_loss, "the loss is inf at step 0")
 def divides_by_the_batch(restored, truth):
     return library.l1(restored, truth) / (4 - len(truth))
+
+
+@wrong(check.sharp_loss, "in place")
+def clamps_in_place(restored, truth):
+    return library.l1(restored.clamp_(0, 1), truth)
 
 
 @wrong(check.sharp_loss, "one number per image")

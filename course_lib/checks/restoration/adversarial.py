@@ -43,6 +43,10 @@ def hinge(attempt: Callable, random: torch.Generator) -> None:
     found, other = _both(attempt(discriminator, restored, truth))
     if not all(parameter.requires_grad for parameter in discriminator.parameters()):
         raise Mistake("you froze the discriminator and left it so; its own loss needs its gradient: detach restored")
+    if not restored.requires_grad:
+        raise Mistake("you detached the caller's restored itself, in place; .detach(), without _, makes another tensor")
+    if any(leaf.grad is not None for leaf in (restored, *discriminator.parameters())):
+        raise Mistake("you called .backward(); return the losses, the training loop does the rest")
     with torch.no_grad():
         real, fake = discriminator(truth), discriminator(restored)
     _expect_values(found, other, real, fake)

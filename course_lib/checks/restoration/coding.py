@@ -111,9 +111,14 @@ def bits_per_pixel(attempt: Callable, random: torch.Generator) -> None:
             "one channel's worth: sum over the channels, too": [bits.mean(1).sum((1, 2)) / pixels],
             "that is bytes; a byte has eight bits": true / 8,
             "the picture's size is h * w, not h + w": total / sum(size),
+            "the picture is not square: its size is h * w": [total / side**2 for side in size],
+            "the picture need not be eight times as large as the latent; divide by size[0] * size[1]": [
+                total / (64 * c * c)
+            ],
             "the sign is wrong: a probability below 1 has a negative logarithm": -true,
             "that is the logarithm of the density; an integer has the probability of the interval k ± 1/2": [
                 -(density / scale.view(1, -1, 1, 1)).log2().sum((1, 2, 3)) / pixels,
+                -density.log2().sum((1, 2, 3)) / pixels,
             ],
             "the interval is k ± 1, twice too wide; it is k ± 1/2": (_wide(latent, mean, scale, 1.0, 1.0) / pixels),
             "the interval is from k to k + 1; rounding gives k to everything in k ± 1/2": (
@@ -131,6 +136,12 @@ def bits_per_pixel(attempt: Callable, random: torch.Generator) -> None:
             ]
             + [_length(table) / pixels for table in (rows, columns)],
             "you multiplied by scale; divide (k - mean) by it": (_length(_interval(latent, mean, 1 / scale)) / pixels),
+            "scale is neither squared nor under a root: it is what (k - mean) is divided by": [
+                _length(_interval(latent, mean, change(scale))) / pixels for change in (torch.square, torch.sqrt)
+            ],
+            "every channel has a mean and a scale of its own; you averaged them": (
+                _length(_interval(latent, mean.mean().expand(c), scale.mean().expand(c))) / pixels
+            ),
             "the mean is missing: k - mean": _length(_interval(latent, 0 * mean, scale)) / pixels,
             "the mean is added; subtract it from k": _length(_interval(latent, -mean, scale)) / pixels,
             "1/2 was added after dividing by scale; it is half of a step of k": (
@@ -143,7 +154,11 @@ def bits_per_pixel(attempt: Callable, random: torch.Generator) -> None:
             "that is the entropy, p log p; the *given* numbers cost -log2 p each": (
                 (probability * bits).sum((1, 2, 3)) / pixels
             ),
-            "one number for every picture, (n,); you averaged over the pictures": [true.mean(), true.sum()],
+            "one number for every picture, (n,); you averaged over the pictures": [
+                true.mean(),
+                true.sum(),
+            ],
+            "every picture got the same number, the mean of all; keep the pictures apart": true.mean().expand(n),
             "the logarithm of a sum; take it of every number's probability, then sum": (
                 -probability.sum((1, 2, 3)).log2() / pixels
             ),

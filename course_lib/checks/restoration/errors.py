@@ -31,6 +31,7 @@ def charbonnier(attempt: Callable, random: torch.Generator) -> None:
         true,
         {
             "equal images should cost 0: subtract eps": true + eps,
+            "subtract eps itself, not its square: equal images should cost 0": true + eps - eps**2,
             "eps is squared inside the root: difference^2 + eps^2": [
                 mean((square + eps).sqrt()) - shift for shift in (0, eps, eps**0.5)
             ],
@@ -47,6 +48,16 @@ def charbonnier(attempt: Callable, random: torch.Generator) -> None:
                 mean(square).sqrt(),
             ],
             "the difference is not squared": mean((difference + eps**2).abs().sqrt() - eps),
+            "you squared eps only: the *square* of the difference stands under the root, too": (
+                mean((difference.abs() + eps**2).sqrt() - eps)
+            ),
+            "every colour has a root of its own; you added up the colours under one": [
+                (colours(square, dim=1) + eps**2).sqrt().mean((1, 2)) - eps for colours in (torch.sum, torch.mean)
+            ],
+            "eps is ignored: it is not always 0.001": mean((square + 1e-6).sqrt()) - 1e-3,
+            "restored was clamped; a loss has to see by how much a pixel leaves [0, 1]": _error(
+                restored.clamp(0, 1), truth, eps
+            ),
             "eps was added before squaring; difference^2 + eps^2 is not (difference + eps)^2": [
                 mean((difference + eps).abs()),
                 mean((difference + eps).abs()) - eps,
@@ -60,7 +71,11 @@ def charbonnier(attempt: Callable, random: torch.Generator) -> None:
                 true * eps,
                 true / eps,
             ],
-            "you summed over the pixels; average over them": [each.sum((1, 2, 3)), each.mean(1).sum((1, 2))],
+            "you summed over the pixels; average over them": [
+                each.sum((1, 2, 3)),
+                each.mean(1).sum((1, 2)),
+            ],
+            "you summed over the colours; average over them, too": each.sum(1).mean((1, 2)),
             "the sign is wrong": -true,
             "one number for every image, (n,); you averaged over the images, too": [true.mean(), true.sum()],
             "one number for every pixel; average over channels, rows and columns: .mean((1, 2, 3))": each,

@@ -112,14 +112,17 @@ def sharp_loss(attempt: Callable, random: torch.Generator) -> None:
 def _expect_loss(attempt: Callable, random: torch.Generator) -> None:
     truth = torch.rand(2, 3, SIZE, SIZE, generator=random)
     restored = (1.4 * torch.rand(truth.shape, generator=random) - 0.2).requires_grad_()
+    given = restored.clone(), truth.clone()  # no leaves, as in training
     try:
-        value = attempt(restored, truth)
+        value = attempt(*given)
     except ValueError as error:
         if "[0, 1]" not in str(error):
             raise
         raise Mistake(
             "a metric that accepts only images in [0, 1] was given restored pixels that leave it; clamp them for it"
         ) from error
+    if not all(map(torch.equal, given, (restored, truth))):
+        raise Mistake("you changed an input in place, and the caller still needs it; .clamp(0, 1), without _")
     expect_shape(value, (2,), "one number per image")
     if not value.requires_grad:
         raise Mistake("the loss has no gradient by restored: no .detach(), .item() or no_grad()")

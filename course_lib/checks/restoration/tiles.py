@@ -12,24 +12,32 @@ Place = tuple[int, int, int, int]  # top, left, height, width of a tile
 
 
 def _places(height: int, width: int) -> Tensor:
-    """(2, 3, h, w) in (0, 1): every pixel says in its first two channels where it is, and no pixel is 0."""
+    """(2, 3, h, w): every pixel says in its first two channels where it is; the third tells images apart, above 1."""
     rows = torch.arange(1, height + 1)[:, None].expand(height, width)
     columns = torch.arange(1, width + 1)[None].expand(height, width)
-    return (torch.stack([rows, columns, rows + columns]) / 1024).expand(2, -1, -1, -1).contiguous()
+    return torch.stack([torch.stack([rows, columns, rows + columns + 1024 * image]) for image in (1, 2)]) / 1024
 
 
 class Recorder:
-    """A restorer that adds a number to every tile, and remembers where the tiles lie."""
+    """A restorer that adds a number to every tile of the picture, and remembers where the tiles lie."""
 
-    def __init__(self, size: tuple[int, int], shift: Callable[[Place], float] = lambda place: 0.0):
-        self.size, self.shift, self.tiles = size, shift, list[Place]()
+    def __init__(self, picture: Tensor, shift: Callable[[Place], float] = lambda place: 0.0):
+        self.picture, self.shift, self.tiles = picture, shift, list[Place]()
 
     def __call__(self, images: Tensor) -> Tensor:
         """The tile, plus what its place says."""
         height, width = images.shape[2:]
-        inside = images[0, :, height // 2, width // 2] * 1024  # a padded tile's border may lie outside the picture
+        inside = images[0, :, height // 2, width // 2] * 1024  # that of a padded tile may lie outside the picture
         top, left = (round(float(inside[axis])) - 1 - side // 2 for axis, side in ((0, height), (1, width)))
         place = (top, left, height, width)
+        part = self.picture[:, :, max(top, 0) : top + height, max(left, 0) : left + width]
+        if not all(any(image.shape == own.shape and torch.allclose(image, own) for own in part) for image in images):
+            if images.shape[1:] == part.shape[1:]:
+                raise Mistake("restore was given changed pixels; give it the picture's own, once, and weigh the result")
+            raise Mistake(
+                "restore was given something that is no part of the picture; pad nothing: the last tile ends where the "
+                "picture ends, and a picture smaller than a tile is its only tile"
+            )
         self.tiles.append(place)
         return images + self.shift(place)
 
@@ -46,6 +54,7 @@ def tiled(attempt: Callable, random: torch.Generator) -> None:
     for size, at in (((tile, tile + 1), "one pixel wider than a tile"), ((9, 40), "lower than a tile")):
         small = _places(*size)
         _whole(attempt, small, tile, overlap, f"right, but not for a picture that is {at}: ")
+    _whole(attempt, picture, tile, 1, "right, but not with one pixel of overlap: ")
     small = _places(11, 13)
     if len(_whole(attempt, small, tile, overlap, "right, but not for a picture that fits a tile: ")) != 1:
         raise Mistake("right, but a picture that fits a tile takes one call, not several")
@@ -54,9 +63,11 @@ def tiled(attempt: Callable, random: torch.Generator) -> None:
 
 def _whole(attempt: Callable, picture: Tensor, tile: int, overlap: int, where: str = "") -> set[Place]:
     """Run on a restorer that changes nothing, which has to give the picture back; the tiles that it saw."""
-    recorder, given = Recorder((tile, tile)), picture.clone()
+    recorder, given = Recorder(picture), picture.clone()
     try:
         found = attempt(recorder, given, tile, overlap)
+    except Mistake as error:
+        raise Mistake(f"{where}{error}") from error
     except Exception as error:
         if where and not isinstance(error, NotImplementedError):
             raise Mistake(f"{where}{type(error).__name__}: {' '.join(str(error).split())[:150]}") from error
@@ -97,6 +108,12 @@ def _expect_identity(found: Tensor, picture: Tensor, where: str) -> None:
     ):
         if wrong.any():
             raise Mistake(where + message)
+    if torch.allclose(found, picture.clamp(0, 1), atol=1e-4):
+        raise Mistake(
+            f"{where}you clamped the result; a network's numbers may leave [0, 1]; clamping is the caller's business"
+        )
+    if torch.allclose(found, picture[:1].expand_as(picture), atol=1e-4):
+        raise Mistake(f"{where}all images came out as the first one; give restore a tile of all n of them")
     if (found - picture).abs().max() > 1e-4:
         raise Mistake(f"{where}a restorer that changes nothing should give the picture back, and a tile is elsewhere")
 
@@ -125,16 +142,16 @@ def _expect_tiles(tiles: set[Place], picture: Tensor, tile: int, overlap: int) -
 def _expect_no_seams(attempt: Callable, picture: Tensor, tile: int, overlap: int) -> None:
     """Neighbouring tiles whose brightness differs by 1 must blend into each other, in both directions."""
     for axis, way in ((0, "from tile to tile downwards"), (1, "from tile to tile to the right")):
-        recorder = Recorder((tile, tile))
+        recorder = Recorder(picture)
         attempt(recorder, picture.clone(), tile, overlap)
         starts = [start for start, _ in _axes(recorder.tiles)[axis]]
-        dark = Recorder((tile, tile), lambda place, starts=starts, axis=axis: starts.index(place[axis]) % 2)  # type: ignore[misc]
+        dark = Recorder(picture, lambda place, starts=starts, axis=axis: starts.index(place[axis]) % 2)  # type: ignore[misc]
         found = attempt(dark, picture.clone(), tile, overlap) - picture
         jump = found.diff(dim=2 + axis).abs().max().item()
         if jump > 0.9:
             raise Mistake(
-                f"there is a seam {way}: a later tile overwrites what it shares with an earlier one; add up weighted "
-                "tiles, and divide by the sum of the weights"
+                f"there is a seam {way}: every pixel is one tile's alone, as where a later tile overwrites what it "
+                "shares with an earlier one; add up weighted tiles, and divide by the sum of the weights"
             )
         if jump > 0.4:
             raise Mistake(
@@ -145,4 +162,13 @@ def _expect_no_seams(attempt: Callable, picture: Tensor, tile: int, overlap: int
             raise Mistake(
                 f"there is still a seam {way}: neighbouring pixels differ by {jump:.2f} where tiles differ by 1; over "
                 f"{overlap} pixels it should be about {1 / overlap:.2f}"
+            )
+        if starts[1] != tile - overlap:
+            continue
+        # of the first two tiles only; the others may share more pixels, or some with a third
+        steps = found[0, 0].movedim(axis, 0)[tile - overlap : tile, 0].diff().abs()
+        if steps.max() - steps.min() > 0.2 / overlap:
+            raise Mistake(
+                f"there is no seam {way}, but the weights do not fall linearly over {overlap} pixels: of a difference "
+                f"of 1, steps from pixel to pixel take {steps.min():.2f} to {steps.max():.2f}, and should all be equal"
             )
