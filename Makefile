@@ -81,7 +81,7 @@ bench-attacks: .venv/.installed-test
 	"$(VENV)" -m tests.benchmarks.bench_attacks
 
 bench-restoration: .venv/.installed-test
-	"$(VENV)" tests/benchmarks/bench_restoration.py
+	"$(VENV)" tests/benchmarks/bench_restoration.py --precision bf16
 
 clean:
 	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

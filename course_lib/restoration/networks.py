@@ -120,7 +120,7 @@ def restore(network: nn.Module, degraded: Degraded, paste: bool = True) -> Float
 def without_latent(network: UNet, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:
     """What the network still draws when its latent is set to zero: the picture that went around the bottleneck.
 
-    An autoencoder without skips draws one grey nothing for all pictures. A U-Net draws nearly the picture, so the
+    An autoencoder without skips draws one dark pattern for all pictures. A U-Net draws nearly the picture, so the
     size of its latent says nothing about what a file of it would need. Sides must be multiples of the stride.
     """
     latent, skips = network.encode(x)
