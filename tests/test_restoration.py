@@ -16,6 +16,7 @@ from course_lib.restoration import (
     MASKS,
     TASKS,
     Degraded,
+    anscombe_non_local_means,
     bicubic,
     biharmonic,
     downsample,
@@ -159,6 +160,14 @@ def test_every_baseline_gives_images_and_brings_them_nearer_to_the_truth(task):
         restored = restore(degraded)
         assert restored.shape == truth.shape and restored.dtype == truth.dtype, name
         assert (psnr(restored, truth) > psnr(start, truth)).all(), name
+
+
+def test_anscombes_transform_helps_non_local_means_against_photon_noise_and_keeps_the_mean_of_a_flat_picture():
+    truth = crops(6)
+    noisy = poisson_noise(truth, generator())
+    assert psnr(anscombe_non_local_means(noisy), truth).mean() > psnr(non_local_means(noisy, 0.085, 0.8), truth).mean()
+    flat = torch.full((1, 3, 64, 64), 0.3)
+    assert abs(anscombe_non_local_means(poisson_noise(flat, generator())).mean() - 0.3) < 0.01
 
 
 def test_baselines_leave_a_flat_picture_flat_and_biharmonic_continues_a_slope():

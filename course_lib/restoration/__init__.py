@@ -1,7 +1,14 @@
 """Chapter 02: restoring pictures (noise, holes, too few pixels) and compressing them, with autoencoders and U-Nets."""
 
 from course_lib.restoration import range_coder
-from course_lib.restoration.baselines import BASELINES, Restore, biharmonic, non_local_means, total_variation
+from course_lib.restoration.baselines import (
+    BASELINES,
+    Restore,
+    anscombe_non_local_means,
+    biharmonic,
+    non_local_means,
+    total_variation,
+)
 from course_lib.restoration.checkpoints import load_network, save_network
 from course_lib.restoration.compression import (
     LAMBDAS,
@@ -50,10 +57,10 @@ from course_lib.restoration.tiling import tiled
 
 __all__ = [
     "BASELINES", "LAMBDAS", "MASKS", "TASKS", "Block", "Codec", "Degrade", "Degraded", "FactorizedPrior", "Loss",
-    "PatchDiscriminator", "Restore", "UNet", "bicubic", "biharmonic", "bits_per_pixel", "block_mask", "charbonnier",
-    "clamped", "compress", "cosine", "decode_jpeg", "decompress", "downsample", "encode_jpeg", "fit", "fit_codec",
-    "fooling_loss", "gaussian_noise", "hide", "hinge_loss", "inpainting", "jpeg_header_size", "l1", "l2",
-    "load_network", "non_local_means", "pad_to_multiple", "poisson_noise", "psnr", "psnr_by_mask", "push_pull",
-    "random_mask", "range_coder", "rate_distortion", "restore", "save_network", "smooth_fill", "text_mask", "tiled",
-    "total_variation", "turned", "weighted_sum", "without_latent",
+    "PatchDiscriminator", "Restore", "UNet", "anscombe_non_local_means", "bicubic", "biharmonic", "bits_per_pixel",
+    "block_mask", "charbonnier", "clamped", "compress", "cosine", "decode_jpeg", "decompress", "downsample",
+    "encode_jpeg", "fit", "fit_codec", "fooling_loss", "gaussian_noise", "hide", "hinge_loss", "inpainting",
+    "jpeg_header_size", "l1", "l2", "load_network", "non_local_means", "pad_to_multiple", "poisson_noise", "psnr",
+    "psnr_by_mask", "push_pull", "random_mask", "range_coder", "rate_distortion", "restore", "save_network",
+    "smooth_fill", "text_mask", "tiled", "total_variation", "turned", "weighted_sum", "without_latent",
 ]  # fmt: skip

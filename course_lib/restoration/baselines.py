@@ -35,6 +35,19 @@ def non_local_means(degraded: Degraded, sigma: float = 0.1, strength: float = 0.
     )
 
 
+def anscombe_non_local_means(
+    degraded: Degraded, photons: float | int = 40, strength: float = 0.6
+) -> Float[Tensor, "n 3 h w"]:
+    """Non-local means of 2 sqrt(counts + 3/8), in which photon noise has deviation 1 at every brightness, and back.
+
+    Source: Anscombe, The transformation of Poisson, binomial and negative-binomial data, Biometrika 1948.
+    """
+    largest = 2 * (photons + 3 / 8) ** 0.5
+    root = 2 * (photons * degraded.images + 3 / 8).sqrt() / largest
+    smooth = non_local_means(degraded._replace(images=root), sigma=1 / largest, strength=strength)
+    return (((largest * smooth / 2).square() - 1 / 8) / photons).clamp(0, 1)
+
+
 def biharmonic(degraded: Degraded) -> Float[Tensor, "n 3 h w"]:
     """Fill holes with the smoothest surface that meets their borders in value and slope.
 
@@ -53,7 +66,7 @@ BASELINES: dict[str, dict[str, Restore]] = {
     "gaussian": {"total variation": partial(total_variation, weight=0.08), "non-local means": non_local_means},
     "poisson": {
         "total variation": partial(total_variation, weight=0.08),
-        "non-local means": partial(non_local_means, sigma=0.085, strength=0.8),
+        "non-local means": anscombe_non_local_means,
     },
     **{f"inpainting-{kind}": {"biharmonic": biharmonic} for kind in ("random", "block", "text")},
     "sr2": {"bicubic": bicubic},
