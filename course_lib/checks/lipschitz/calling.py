@@ -1,7 +1,6 @@
-"""Calls a learner's function, reads the number that comes back, and compares it."""
+"""Reads the number that a learner's function returned, and compares it."""
 
 import math
-from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -9,16 +8,6 @@ import torch
 from torch import Tensor
 
 from course_lib.checks import Mistake, expect_shape
-
-
-def call(attempt: Callable, *inputs: Any) -> Any:
-    """What `attempt` makes of copies of the inputs, which it may not change."""
-    copies = [value.clone() if isinstance(value, Tensor) else value for value in inputs]
-    result = attempt(*copies)
-    for value, copy in zip(inputs, copies, strict=True):
-        if isinstance(value, Tensor) and not torch.equal(value, copy):
-            raise Mistake("you changed an input in place, and the caller still needs it; work on a copy: .clone()")
-    return result
 
 
 def one_number(actual: Any) -> float:

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
 from course_lib.checks import Mistake, exercise, expect_close, expect_shape
-from course_lib.checks.lipschitz.calling import call, spectral_norm
+from course_lib.checks.autoencoders.calling import call
+from course_lib.checks.lipschitz.calling import spectral_norm
 from course_lib.data import digits
 from course_lib.lipschitz.bounds import upper_bound
 

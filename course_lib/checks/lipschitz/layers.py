@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from course_lib.checks import Mistake, exercise, expect_close
-from course_lib.checks.lipschitz.calling import call, spectral_norm
+from course_lib.checks.autoencoders.calling import call
+from course_lib.checks.lipschitz.calling import spectral_norm
 
 
 def _aol_factors(weight: Tensor) -> Tensor:

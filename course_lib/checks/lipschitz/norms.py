@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.checks import Mistake, exercise, expect_shape
-from course_lib.checks.lipschitz.calling import call, near, one_number, spectral_norm
+from course_lib.checks.autoencoders.calling import call
+from course_lib.checks.lipschitz.calling import near, one_number, spectral_norm
 
 
 class _Map:
