@@ -4,6 +4,9 @@ A chapter brings the model, the loss of a batch and the order of the data; :func
 everywhere. A run that was killed at any moment and is started again ends with the same weights, on the CPU bit for
 bit, because everything that a step depends on is in the checkpoint: weights, optimiser, schedule, random state, and
 the position in an epoch whose order follows from the seed alone.
+
+In several processes (torch.distributed) each calls :func:`train` alike. They have to agree on every loss, which the
+caller sees to; only the process of rank 0 validates, shows progress and writes.
 """
 
 import io
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
@@ -38,6 +41,8 @@ def train(
     *,
     epochs: int,
     schedule: LRScheduler | None = None,
+    load: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    clip: float | None = None,
     after_step: Callable[[], object] | None = None,
     validate: Callable[[], dict[str, Any]] | None = None,
     best: str | None = None,
@@ -59,6 +64,9 @@ def train(
         optimizer: over the model's parameters.
         epochs: how many.
         schedule: stepped after every step, not every epoch.
+        load: makes what `loss` takes out of what `batches` yields, for example by reading images in worker processes.
+            When a run is continued inside an epoch, only what is left of it goes through here.
+        clip: a gradient whose norm, over all parameters, is larger is shortened to it.
         after_step: called after every step, for example to keep weights non-negative.
         validate: called after every epoch in evaluation mode without gradients; its metrics join the record.
         best: the metric, larger is better, whose best epoch is kept in ``best.pt``.
@@ -73,7 +81,8 @@ def train(
         progress: what to write before the progress bar, which is shown on a terminal; None shows none.
 
     Raises:
-        TrainingError: if the loss is NaN or infinite, or `folder` holds a run with other settings or is damaged.
+        TrainingError: if the loss is NaN or infinite, or `folder` holds a run with other settings or is damaged, or is
+            not the same folder for all processes.
         ValueError: for an unknown precision or a `best` that `validate` does not return.
     """
     if precision not in PRECISIONS:
@@ -89,13 +98,13 @@ def train(
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
         torch.manual_seed(seed)
         run.resume()
-        bar = tqdm(
-            total=epochs, initial=run.epoch, desc=progress, unit="epoch", disable=True if progress is None else None
-        )
+        hidden = True if progress is None or not is_first() else None  # None: shown on a terminal
+        bar = tqdm(total=epochs, initial=run.epoch, desc=progress, unit="epoch", disable=hidden)
         while run.epoch < epochs and not run.stopped:
             model.train()
             order = torch.Generator().manual_seed(seed * 1_000_003 + run.epoch)
-            for batch in itertools.islice(batches(order), run.step_in_epoch, None):
+            left = itertools.islice(batches(order), run.step_in_epoch, None)
+            for batch in load(left) if load else left:
                 with torch.autocast(kind, low, enabled=low is not None):
                     value = loss(to_device(batch, device))
                 if not math.isfinite(value.item()):
@@ -105,6 +114,8 @@ def train(
                     )
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
+                if clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip)
                 optimizer.step()
                 if schedule:
                     schedule.step()
@@ -121,7 +132,7 @@ def train(
             if validate:
                 model.eval()
                 with torch.no_grad():
-                    record |= validate()
+                    record |= from_first(validate)
             improved = run.end_epoch(record, best, patience)
             if improved:
                 run.save("best.pt")
@@ -158,7 +169,7 @@ class _Run:
         return improved
 
     def save(self, name: str) -> None:
-        if self.folder is None:
+        if self.folder is None or not is_first():
             return
         state = {key: part.state_dict() for key, part in self.parts.items()}
         position = {key: getattr(self, key) for key in self.POSITION}
@@ -169,6 +180,12 @@ class _Run:
         write_atomically(self.folder / "metrics.jsonl", lines.encode())
 
     def resume(self) -> None:
+        self._load()
+        here = {key: getattr(self, key) for key in self.POSITION}
+        if here != from_first(lambda: here):
+            raise TrainingError(f"another process sees another checkpoint in {self.folder}; use a disk that all share")
+
+    def _load(self) -> None:
         if self.folder is None or not (self.folder / "last.pt").exists():
             return
         stored = load_checkpoint(self.folder / "last.pt")
@@ -185,6 +202,27 @@ class _Run:
 
     def kept(self) -> str:
         return f"; the last good state is in {self.folder / 'last.pt'}" if self.folder and self.epoch else ""
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Number of this process, and how many there are; (0, 1) where there is no process group."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes: that of rank 0."""
+    return rank_and_world()[0] == 0
+
+
+def from_first(compute: Callable[[], Any]) -> Any:
+    """What `compute` returns in the process of rank 0, in every process. The others wait and do not compute."""
+    if rank_and_world()[1] == 1:
+        return compute()
+    box = [compute() if is_first() else None]
+    distributed.broadcast_object_list(box)
+    return box[0]
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -156,3 +156,28 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
     assert (tmp_path / "last.pt").read_bytes() == content
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint"):
         load_checkpoint(tmp_path / "nothing.pt")
+
+
+def test_long_gradients_are_shortened_and_short_ones_are_not():
+    for clip, expected in ((0.5, 0.5), (None, 20.0), (30.0, 20.0)):
+        model = nn.Linear(1, 1, bias=False)
+        start = model.weight.item()
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        train(model, lambda x: model(x).sum(), lambda g: [torch.full((1, 1), 20.0)], sgd, epochs=1, clip=clip)
+        assert start - model.weight.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_only_what_is_left_of_an_epoch_is_loaded_when_a_run_goes_on(tmp_path):
+    loaded = []
+
+    def load(batches):
+        for rows in batches:
+            loaded.append(rows)
+            yield rows
+
+    with pytest.raises(Killed):
+        run(tmp_path, stop_at=7, load=load)  # of 8 steps in an epoch; the checkpoint is after the sixth
+    first, loaded = loaded, []
+    resumed, *_ = run(tmp_path, epochs=4, load=load)
+    assert len(loaded) == 32 - 6 and torch.equal(loaded[0], first[6])
+    assert torch.equal(weights(resumed), weights(run()[0]))
