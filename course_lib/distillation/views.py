@@ -99,7 +99,8 @@ def make_grey(images: Float[Tensor, "n 3 h w"], which: Bool[Tensor, "n"]) -> Flo
 
 def luma(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     """Weighted sum of red, green and blue."""
-    return torch.einsum("nchw,c->nhw", images, images.new_tensor(GREY_WEIGHTS))[:, None]
+    # no matrix product, which autocast would compute in half precision
+    return (images * images.new_tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
 
 
 def brightness(images: Float[Tensor, "n 3 h w"], factor: Float[Tensor, "n"]) -> Float[Tensor, "n 3 h w"]:
