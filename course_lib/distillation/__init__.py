@@ -1,7 +1,12 @@
 """Chapter 11: teaching a 1-Lipschitz student to see."""
 
 from course_lib.distillation.efficientnet import EfficientNetLite0
+from course_lib.distillation.exam import Exam, pixels
+from course_lib.distillation.images import DATASETS, ImageFiles, centre_crop, embedded, open_images
+from course_lib.distillation.learning import Distilled, distill, load_student
 from course_lib.distillation.losses import LOSSES, cosine, distillation_loss, relational, rmse
+from course_lib.distillation.parallel import process_group
+from course_lib.distillation.recipe import LAPTOP, PUBLISHED, RECIPES, Recipe
 from course_lib.distillation.reduced import Reduced, fitted_reduction
 from course_lib.distillation.sketch import (
     CountSketch,
@@ -16,8 +21,10 @@ from course_lib.distillation.teachers import TEACHERS, Ensemble, Teacher, load_t
 from course_lib.distillation.views import Views, apply_views, draw_views
 
 __all__ = [
-    "LOSSES", "TEACHERS", "CountSketch", "DistanceError", "EfficientNetLite0", "Ensemble", "ImageData", "Reduced",
-    "Reduction", "StreamedPCA", "Targets", "TargetsError", "Teacher", "TensorImages", "Views", "apply_views",
-    "cached_targets", "cosine", "distance_errors", "distillation_loss", "draw_views", "fit_reduction",
-    "fitted_reduction", "load_teacher", "relational", "rmse", "whole_teacher",
+    "DATASETS", "LAPTOP", "LOSSES", "PUBLISHED", "RECIPES", "TEACHERS", "CountSketch", "DistanceError", "Distilled",
+    "EfficientNetLite0", "Ensemble", "Exam", "ImageData", "ImageFiles", "Recipe", "Reduced", "Reduction",
+    "StreamedPCA", "Targets", "TargetsError", "Teacher", "TensorImages", "Views", "apply_views", "cached_targets",
+    "centre_crop", "cosine", "distance_errors", "distill", "distillation_loss", "draw_views", "embedded",
+    "fit_reduction", "fitted_reduction", "load_student", "load_teacher", "open_images", "pixels", "process_group",
+    "relational", "rmse", "whole_teacher",
 ]  # fmt: skip
