@@ -20,7 +20,7 @@ from course_lib.training import rank_and_world
 PATIENCE = datetime.timedelta(minutes=10)  # to wait for another process, which may be writing a checkpoint
 
 
-class ProcessError(RuntimeError):
+class ProcessError(ConnectionError):
     """Another process has ended, or cannot be reached."""
 
 
@@ -33,9 +33,12 @@ def own_device(device: str | torch.device = "cpu") -> torch.device:
     """The device of this process: of several on one machine, each has a GPU of its own.
 
     Raises:
-        ValueError: if torchrun has started more processes on this machine than there are GPUs.
+        ValueError: for an unknown device, or if torchrun has started more processes on this machine than it has GPUs.
     """
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); use cpu") from None
     if device.type != "cuda" or launched() == 1:
         return device
     local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
