@@ -319,6 +319,78 @@ def train_lpips(
     print(f"the metric is in {folder / 'metric.pt'}", file=sys.stderr)
 
 
+@app.command()
+def distill(
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Receives student.pt, checkpoints, metrics.", show_default="runs/STUDENT-TEACHER-DATASET"),
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="embedded, imagenet, tiny-imagenet or folder.")] = "embedded",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the pictures lie.", show_default=False)] = None,
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="st-alex, st-vgg, efficientnet-lite0, ensemble, dreamsim-ensemble, dreamsim-dino_vitb16, "
+            "dreamsim-clip_vitb32, dreamsim-open_clip_vitb32, several joined by +, or module:callable."
+        ),
+    ] = "st-alex",
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Reduce the teacher to so many numbers.", show_default="512 for st-*")
+    ] = None,
+    student: Annotated[str, typer.Option(help="tiny (64 x 64 pixels); small, medium, large or xlarge (224).")] = "tiny",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="published or laptop; what follows changes it.", show_default="laptop for embedded"),
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="published, cosine or relational.", show_default=False)] = None,
+    scale: Annotated[float | None, typer.Option(help="Of the teacher's embedding.", show_default=False)] = None,
+    views: Annotated[str | None, typer.Option(help="published, flip or plain.", show_default=False)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often each image is seen.", show_default=False)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step of *each* process.", show_default=False)
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of a gradient.", show_default=False)] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and views.", show_default=False)] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Bring shorter sides to so many pixels before cropping.", show_default=False)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use only so many images.", show_default=False)] = None,
+    exam_limit: Annotated[int, typer.Option(min=3, help="Held-out images, and triplets, for the scores.")] = 400,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures, for each GPU.")] = 0,
+    checkpoint_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+) -> None:
+    """Teach a 1-Lipschitz network a teacher's embedding; the same command continues a run that was interrupted.
+
+    The teacher embeds all images once, into the cache. After every epoch the student is scored on held-out
+    photographs and on simulated judgments, at the end beside pixel L2, an untrained student and the teacher.
+
+    With torchrun, all processes share every batch: of 16 with --batch-size 32 it has 512 images, as published. The
+    number of processes changes how fast a student learns, not what.
+
+    \b
+    Examples, the first one a few minutes:
+    python -m course_lib distill --dataset embedded --teacher st-alex --student tiny
+    torchrun --nproc-per-node 4 -m course_lib distill --dataset imagenet --data-dir DIR --teacher dreamsim-ensemble
+    --student small --epochs 40 --batch-size 32 --workers 8 --device cuda
+    """  # noqa: D301
+    from course_lib.distillation import command, parallel
+
+    own_device = str(parallel.own_device(device))
+    _check_device(own_device)
+    changes = {
+        "loss": loss, "scale": scale, "views": views, "learning_rate": learning_rate, "epochs": epochs, "clip": clip,
+        "precision": precision, "seed": seed, "batch_size": batch_size and batch_size * parallel.launched(),
+    }  # fmt: skip
+    command.run(
+        dataset, data_dir, teacher, student, command.changed(recipe, dataset, changes), dim=dim, folder=folder,
+        resize=resize, limit=limit, exam_limit=exam_limit, workers=workers, checkpoint_steps=checkpoint_steps,
+        device=own_device,
+    )  # fmt: skip
+
+
 def _number(text: str) -> float:
     """A number, or a fraction such as 8/255."""
     above, _, below = text.partition("/")

@@ -3,7 +3,7 @@
 from course_lib.distillation.efficientnet import EfficientNetLite0
 from course_lib.distillation.exam import Exam, pixels
 from course_lib.distillation.images import DATASETS, ImageFiles, centre_crop, embedded, open_images
-from course_lib.distillation.learning import Distilled, distill, load_student
+from course_lib.distillation.learning import Distilled, distill, load_student, new_student
 from course_lib.distillation.losses import LOSSES, cosine, distillation_loss, relational, rmse
 from course_lib.distillation.parallel import process_group
 from course_lib.distillation.recipe import LAPTOP, PUBLISHED, RECIPES, Recipe
@@ -25,6 +25,6 @@ __all__ = [
     "EfficientNetLite0", "Ensemble", "Exam", "ImageData", "ImageFiles", "Recipe", "Reduced", "Reduction",
     "StreamedPCA", "Targets", "TargetsError", "Teacher", "TensorImages", "Views", "apply_views", "cached_targets",
     "centre_crop", "cosine", "distance_errors", "distill", "distillation_loss", "draw_views", "embedded",
-    "fit_reduction", "fitted_reduction", "load_student", "load_teacher", "open_images", "pixels", "process_group",
-    "relational", "rmse", "whole_teacher",
+    "fit_reduction", "fitted_reduction", "load_student", "load_teacher", "new_student", "open_images", "pixels",
+    "process_group", "relational", "rmse", "whole_teacher",
 ]  # fmt: skip

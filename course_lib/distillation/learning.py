@@ -77,6 +77,17 @@ def load_student(path: str | Path, student: nn.Module | None = None) -> tuple[nn
     return student.eval(), stored["about"]
 
 
+def new_student(preset: str, out_features: int, seed: int = 0) -> LipSimNet:
+    """An untrained student: the seed decides its weights, and nothing random that came before.
+
+    Raises:
+        ValueError: for an unknown preset, or more features than it has.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LipSimNet.preset(preset, out_features)
+
+
 def distill(
     student: str | nn.Module,
     teacher: Teacher,
@@ -124,7 +135,7 @@ def distill(
     if recipe.batch_size % world:
         raise ValueError(f"a batch of {recipe.batch_size} cannot be divided among {world} processes")
     device = parallel.own_device(device)
-    network = _student(student, teacher, recipe)
+    network = new_student(student, teacher.dim, recipe.seed) if isinstance(student, str) else student
     _check_sizes(network, teacher, data, recipe)
     targets = cached_targets(
         teacher, data, flip=recipe.mirrored_targets and recipe.views != "plain", scale=recipe.scale, workers=workers,
@@ -201,14 +212,6 @@ class _Reader(Dataset):
     def __getitem__(self, plan: Plan) -> Batch:
         target = self.targets.of(plan.items, plan.views.flip[:, 0])
         return Batch(self.data[plan.items], target, plan.views)
-
-
-def _student(student: str | nn.Module, teacher: Teacher, recipe: Recipe) -> nn.Module:
-    if isinstance(student, nn.Module):
-        return student
-    with torch.random.fork_rng(devices=[]):  # the seed decides, and nothing random that came before
-        torch.manual_seed(recipe.seed)
-        return LipSimNet.preset(student, teacher.dim)
 
 
 def _check_sizes(network: nn.Module, teacher: Teacher, data: ImageData, recipe: Recipe) -> None:
