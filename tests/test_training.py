@@ -159,10 +159,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
 
 
 def test_long_gradients_are_shortened_and_short_ones_are_not():
+    model = nn.Linear(1, 1, bias=False)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
     for clip, expected in ((0.5, 0.5), (None, 20.0), (30.0, 20.0)):
-        model = nn.Linear(1, 1, bias=False)
         start = model.weight.item()
-        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
         train(model, lambda x: model(x).sum(), lambda g: [torch.full((1, 1), 20.0)], sgd, epochs=1, clip=clip)
         assert start - model.weight.item() == pytest.approx(expected, rel=1e-4)
 
