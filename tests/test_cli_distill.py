@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from course_lib import cli
 from course_lib.distillation import command, load_student
+from course_lib.paths import repo_root
 
 SMALL = ("distill", "--limit", 24, "--exam-limit", 6, "--batch-size", 8, "--epochs", 2, "--teacher", "colours:embed")
 
@@ -86,6 +87,16 @@ def test_the_help_has_examples_whose_options_exist_and_the_first_one_runs(tmp_pa
     run(*first, "--limit", 8, "--batch-size", 4, "--epochs", 1, "--exam-limit", 4, "--dim", 16)
     student, about = load_student(tmp_path / "runs" / "tiny-st-alex-embedded" / "student.pt")
     assert about["teacher"] == "st-alex" and student(torch.rand(1, 3, 64, 64)).shape == (1, 16)
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/distill.slurm"])
+def test_commands_in_the_documentation_have_options_that_exist(file):
+    known = CliRunner().invoke(cli.app, ["distill", "--help"], terminal_width=200).stdout.split("Options:")[1]
+    text = (repo_root() / file).read_text().replace("\\\n", " ")
+    commands = re.findall(r"-m course_lib distill ([^#\n]*)", text)
+    assert commands
+    for words in map(shlex.split, commands):
+        assert all(f"{word} <" in known for word in words if word.startswith("--"))
 
 
 @pytest.mark.parametrize(
