@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib.distillation import arithmetic, measured_throughput
+from course_lib.distillation import arithmetic, budget, measured_throughput
 from course_lib.distillation.budget import training_flops
 from course_lib.lipschitz import LipSimNet
 
@@ -48,9 +48,14 @@ def test_twice_the_throughput_takes_half_the_time_and_reads_twice_as_fast():
     assert slow.teacher_hours is None and not any(line.startswith("teacher ") for line in slow.lines())
 
 
-def test_throughput_is_measured():
-    few, many = (measured_throughput("tiny", n, steps=2, warmup=1, dim=16) for n in (1, 8))
-    assert many > few > 0
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_throughput_counts_images_and_leaves_warming_up_out(monkeypatch, precision):
+    passes, clock = [], iter([100.0, 104.0])
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: passes.append("clock") or next(clock))
+    original = LipSimNet.forward
+    monkeypatch.setattr(LipSimNet, "forward", lambda self, x: passes.append(len(x)) or original(self, x))
+    rate = measured_throughput("tiny", 3, steps=2, warmup=1, dim=16, precision=precision)
+    assert passes == [6, "clock", 6, 6, "clock"] and rate == 2 * 3 / 4
 
 
 @pytest.mark.parametrize("change", [{"throughput": 0.0}, {"images": -1}, {"orientations": 3}])
