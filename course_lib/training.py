@@ -181,7 +181,7 @@ class _Run:
 
     def resume(self) -> None:
         self._load()
-        here = {key: getattr(self, key) for key in self.POSITION}
+        here = (self.epoch, self.step_in_epoch)
         if here != from_first(lambda: here):
             raise TrainingError(f"another process sees another checkpoint in {self.folder}; use a disk that all share")
 
