@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from course_lib.distillation import Recipe, Teacher, TensorImages, apply_views, distill, learning, parallel
+from course_lib.distillation import Exam, Recipe, Teacher, TensorImages, apply_views, distill, learning, parallel
 from course_lib.lipschitz import LipSimNet
 from course_lib.paths import cache_dir, repo_root
 from course_lib.training import TrainingError, load_checkpoint, train
@@ -30,15 +31,16 @@ class MeanColour(nn.Module):
 
 
 def learnt(recipe, folder=None):
-    """A small student after the recipe: its weights, its distances between the images, and the losses of its epochs."""
+    """A small student after the recipe: its weights, its distances between the images, and its history."""
     torch.manual_seed(0)
     student = LipSimNet.published(6, 1, 1, 8, out_features=6, image_size=16)
     teacher = Teacher("mean colour", MeanColour(), size=16, dim=6)
-    done = distill(student, teacher, DATA, recipe, folder=folder)
+    exam = Exam(teacher, DATA, limit=6)  # only in the first process, whose layers keep their rescaled weights for it
+    done = distill(student, teacher, DATA, recipe, folder=folder, exam=exam)
     weights = torch.cat([p.detach().flatten() for p in done.student.parameters()])
     with torch.no_grad():
         distances = torch.pdist(done.student(DATA.images.float() / 255))
-    return weights, distances, [record["loss"] for record in done.history]
+    return weights, distances, [record[key] for record in done.history for key in ("loss", "distance")]
 
 
 def run_one(rank, world, rendezvous, function, arguments, results):
@@ -48,15 +50,14 @@ def run_one(rank, world, rendezvous, function, arguments, results):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(rendezvous)}
     try:
         with parallel.process_group():
-            results.put((rank, function(*arguments)))
-            results.close()
-            results.join_thread()
+            result = function(*arguments)
     except Exception as error:
-        results.put((rank, error))
+        result = error
+    results.put((rank, pickle.dumps(result)))  # as bytes, which outlive this process
 
 
-def together(function, *arguments, world=2):
-    """Results of a function in several processes, by rank."""
+def together(function, *arguments, world=2, answers=2):
+    """Results of a function in several processes, by rank; fewer than there are processes if some are to die."""
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # finds a free port
@@ -68,10 +69,10 @@ def together(function, *arguments, world=2):
     ]
     for process in processes:
         process.start()
-    found = dict(results.get(timeout=60) for _ in processes)
+    found = dict(results.get(timeout=60) for _ in range(answers))
     for process in processes:
         process.join(30)
-    return [found[rank] for rank in range(world)]
+    return [pickle.loads(found[rank]) for rank in sorted(found)]
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +84,9 @@ def cache(tmp_path, monkeypatch):
 def test_two_processes_teach_what_one_does_with_the_same_global_batch(loss, tmp_path):
     recipe = dataclasses.replace(RECIPE, loss=loss)
     alone, apart, history = learnt(recipe)
-    for weights, distances, losses in together(learnt, recipe, tmp_path / "run"):
+    for weights, distances, records in together(learnt, recipe, tmp_path / "run"):
         assert (distances - apart).abs().max() < 1e-4
-        assert losses == pytest.approx(history, rel=1e-5)
+        assert records == pytest.approx(history, rel=1e-5)
         # no distance depends on the last bias: its gradient is rounding, which Adam turns into steps
         assert loss == "relational" or (weights - alone).abs().max() < 1e-4
     assert (apart - learnt(dataclasses.replace(recipe, epochs=1))[1]).abs().max() > 1e-2  # there was something to learn
@@ -143,6 +144,22 @@ def test_processes_that_see_different_checkpoints_are_told_so(tmp_path):
     assert (tmp_path / "0" / "last.pt").exists() and not (tmp_path / "1").exists()  # only the first one writes
     _, error = together(each_its_own_folder, tmp_path)
     assert isinstance(error, TrainingError) and "another process sees another checkpoint" in str(error)
+
+
+def second_one_dies():
+    rows = torch.ones(1, 1)
+    parallel.gathered(rows)
+    if parallel.rank_and_world()[0] == 1:
+        os._exit(3)
+    while True:
+        parallel.gathered(rows)
+
+
+def test_who_loses_contact_says_so_in_one_line_at_once():
+    (error,) = together(second_one_dies, answers=1)
+    assert isinstance(error, parallel.ProcessError) and isinstance(error, OSError)  # which the command reports
+    assert "process 0 lost the others" in str(error) and "run the same command" in str(error)
+    assert "\n" not in str(error)
 
 
 def test_batches_that_processes_cannot_divide_are_refused():
