@@ -371,7 +371,7 @@ def distill(
     number of processes changes how fast a student learns, not what.
 
     \b
-    Examples, the first one a few minutes:
+    Examples, the first one about ten minutes on two cores:
     python -m course_lib distill --dataset embedded --teacher st-alex --student tiny
     torchrun --nproc-per-node 4 -m course_lib distill --dataset imagenet --data-dir DIR --teacher dreamsim-ensemble
     --student small --epochs 40 --batch-size 32 --workers 8 --device cuda
