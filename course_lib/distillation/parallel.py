@@ -113,9 +113,9 @@ def distributed_model(model: nn.Module, device: torch.device) -> nn.Module:
     """The model, with gradients averaged over the processes; itself where there is one process."""
     if rank_and_world()[1] == 1:
         return model
-    # Lipschitz layers have no buffers that could differ, and rescale their weights anew in every training step
+    # Lipschitz layers have no buffers, and rescale their weights anew in every training step
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    return DistributedDataParallel(model, device_ids=ids)
 
 
 def _lost_contact(error: RuntimeError) -> bool:
