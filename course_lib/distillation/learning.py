@@ -150,9 +150,10 @@ def distill(
 
     def loss(batch: Batch) -> Tensor:
         views = apply_views(to_float(batch.images), batch.views)
-        embeddings = model(torch.cat(views)).float()  # in one pass, because every pass rescales the weights
-        plain, jittered = (parallel.gathered(part) for part in embeddings.chunk(2))
-        return distillation_loss(plain, jittered, parallel.gathered(batch.target), recipe.loss)
+        different = views if recipe.views == "published" else views[:1]
+        embeddings = model(torch.cat(different)).float()  # in one pass, because every pass rescales the weights
+        parts = [parallel.gathered(part) for part in embeddings.chunk(len(different))]
+        return distillation_loss(parts[0], parts[-1], parallel.gathered(batch.target), recipe.loss)
 
     def load(plans: Iterable[Plan]) -> Iterable[Batch]:
         source: Any = _Reader(data, targets)
