@@ -3,6 +3,7 @@
 # make bench compares speed with other libraries   make lint / make clean
 # make bench-judgments  chapter 08's long measurements (an hour; downloads AlexNet)
 # make bench-attacks    chapter 09's attacks beside other libraries' (three quarters of an hour)
+# make bench-distillation  chapter 11's students, teachers and throughput (an hour)
 # make bench-certified  chapter 10's certified accuracy on digits, one network per family (20 minutes)
 # make bench-restoration  trains and measures chapter 02's networks (40 minutes; goes on where it was stopped)
 PYTHON ?= python3
@@ -36,7 +37,8 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-restoration bench-certified clean
+.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-restoration bench-certified \
+	bench-distillation clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -73,6 +75,9 @@ bench: .venv/.installed-test
 
 bench-certified: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_certified.py
+
+bench-distillation: .venv/.installed-test
+	"$(VENV)" -m tests.benchmarks.bench_distillation
 
 bench-judgments: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_judgments.py
