@@ -41,6 +41,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -67,11 +68,11 @@ MAIN = "st-alex"
 OTHERS = ("efficientnet-lite0", "ensemble")
 SCALES = (1.0, 5.0, 20.0)
 VARIANTS = tuple(f"{whose} {precision}" for precision in ("fp32", "bf16") for whose in ("course", "published"))
-SHORT = replace(LAPTOP, epochs=8, precision="bf16")
+SHORT = replace(LAPTOP, epochs=10, precision="bf16")
 FULL: dict[str, Any] = {
     "throughput": {"small": {"batch": 4, "rounds": 3}, "tiny": {"batch": 64, "rounds": 9}},
     "teachers": {"nets": ("st-alex", "st-vgg"), "dims": (64, 128, 256, 512, 1024), "pairs": 160, "triplets": 400},
-    "students": {"crops": 4800, "images": 300, "triplets": 500, "recipe": SHORT},
+    "students": {"crops": 3200, "images": 300, "triplets": 500, "recipe": SHORT},
     "longer": {
         "crops": 19200, "images": 300, "triplets": 500, "teacher": MAIN,
         "recipe": replace(SHORT, loss="relational", epochs=10),
@@ -274,9 +275,10 @@ class Sheet:
         self.people: dict[str, tuple[Tensor, list[Tensor], Tensor]] = {}
         for lighting in materials.LIGHTINGS if PEOPLE.is_dir() else ():
             data = materials.triplets(PEOPLE, lighting)
-            names = sorted({*data.ref, *data.p0, *data.p1})
+            columns = [[str(path) for path in column] for column in (data.ref, data.p0, data.p1)]
+            names = sorted({name for column in columns for name in column})
             place = {name: i for i, name in enumerate(names)}
-            shown = [torch.tensor([place[name] for name in column]) for column in (data.ref, data.p0, data.p1)]
+            shown = [torch.tensor([place[name] for name in column]) for column in columns]
             images_64 = torch.stack([read_pixels(name, 64) for name in names]).float() / 255
             self.people[lighting] = images_64, shown, (data.judge > 0.5).float()
 
@@ -345,7 +347,8 @@ class Teaching:
     """Teachers, loaded and asked when they are needed."""
 
     def __init__(self, sheet: Sheet):
-        self.sheet, self._answers = sheet, {}
+        self.sheet = sheet
+        self._answers: dict[str, Answers] = {}
 
     def answers(self, name: str) -> Answers:
         """What a teacher says to everything on the sheet; the ensemble repeats its members."""
@@ -389,13 +392,13 @@ def students(settings: dict, only: list[str], earlier: dict) -> Iterator[dict]:
     with mock.patch.dict(LOSSES, {"own mean": own_mean}):  # a recipe asks whether there is such a loss
         for loss in ("relational", "published"):
             for scale in SCALES:
-                jobs[f"{loss} {scale:g}"] = lambda loss=loss, scale=scale: trained(MAIN, loss, scale)
+                jobs[f"{loss} {scale:g}"] = partial(trained, MAIN, loss, scale)
         for loss in ("cosine", "own mean"):
-            jobs[loss] = lambda loss=loss: trained(MAIN, loss, 1.0)
+            jobs[loss] = partial(trained, MAIN, loss, 1.0)
         for name in OTHERS:
-            jobs[f"pixel L2, {name}"] = lambda name=name: teaching.row(pixels, name)
-            jobs[f"teacher {name}"] = lambda name=name: teaching.own_row(name)
-            jobs[f"relational, {name}"] = lambda name=name: trained(name, "relational")
+            jobs[f"pixel L2, {name}"] = partial(teaching.row, pixels, name)
+            jobs[f"teacher {name}"] = partial(teaching.own_row, name)
+            jobs[f"relational, {name}"] = partial(trained, name, "relational")
         rows = earlier.get("rows", {})
         for name in (bar := tqdm([job for job in jobs if wanted(job, only)], unit="row")):
             bar.set_description(name)
@@ -489,7 +492,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"no judgments of real people in {os.path.relpath(PEOPLE)}: rows go without them", file=sys.stderr)
     everything = QUICK if options.quick else FULL
     for part in options.parts:
-        about, measured = provenance(everything[part]), {}
+        about = provenance(everything[part])
+        measured: dict = {}
         earlier = stored(output).get(part, {}) if options.only else {}
         if earlier and earlier["about"] != about:
             raise ValueError(f"{output} has {part} measured in another way; measure all of it again")
