@@ -406,15 +406,15 @@ def students(settings: dict, only: list[str], earlier: dict) -> Iterator[dict]:
             yield {"rows": {job: rows[job] for job in jobs if job in rows}}
 
 
-class Examiner:
-    """Scores for the history of a run, as an Exam gives them."""
+class Examiner(distillation.Exam):
+    """An exam for the history of a run that asks everything that is on the sheet."""
 
     def __init__(self, teaching: Teaching, teacher: str):
-        self.teaching, self.teacher = teaching, teacher
+        self.teaching, self.asked = teaching, teacher  # all that `scores` needs
 
-    def scores(self, student: nn.Module) -> dict[str, Any]:
+    def scores(self, embed: Embed) -> dict[str, Any]:
         """The numbers of a row, all on one level."""
-        row = self.teaching.row(student, self.teacher)
+        row = self.teaching.row(embed, self.asked)
         nested = {"certified": row.pop("certified"), "people": row.pop("people", {})}
         flat = {f"{key} {part}": value for key, values in nested.items() for part, value in values.items()}
         return {key: value for key, value in (row | flat).items() if isinstance(value, float)}
