@@ -208,7 +208,7 @@ def teachers(settings: dict, only: list[str], earlier: dict) -> Iterator[dict]:
             reduction = distillation.fitted_reduction(whole, max(settings["dims"]))
             measured["reduction"][net] = {
                 kind: [
-                    {key: round_off(value) for key, value in error._asdict().items()}
+                    rounded(error._asdict())
                     for error in distillation.distance_errors(
                         zip(x.split(32), y.split(32), strict=True), whole.embed, reduction, settings["dims"]
                     )
