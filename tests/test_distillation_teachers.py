@@ -228,6 +228,11 @@ def test_a_teacher_never_trains():
     assert not teacher.embed(torch.rand(1, 3, 32, 32, requires_grad=True)).requires_grad
 
 
+def test_a_centred_teacher_has_another_fingerprint():
+    plain, centred = (load_teacher(f"{HERE}:channel_means", 2, centred=c) for c in (False, True))
+    assert plain.fingerprint() != centred.fingerprint()
+
+
 def test_fingerprints_change_with_weights_size_and_source_and_with_nothing_else(monkeypatch):
     def prints(**options):
         return load_teacher(f"{HERE}:channel_means", **options).fingerprint()

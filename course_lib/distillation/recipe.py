@@ -74,7 +74,7 @@ class Recipe:
 
 PUBLISHED = Recipe()
 LAPTOP = Recipe(
-    loss="relational", scale=1.0, views="flip", mirrored_targets=False, learning_rate=2e-3, betas=(0.9, 0.99),
+    loss="relational", scale=1.0, views="plain", mirrored_targets=False, learning_rate=2e-3, betas=(0.9, 0.99),
     warmup_steps=20, epochs=4, batch_size=64, clip=1.0,
 )  # fmt: skip
 RECIPES = {"published": PUBLISHED, "laptop": LAPTOP}

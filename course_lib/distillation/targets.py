@@ -6,7 +6,7 @@ DreamSim's ensemble (1,792 numbers) in half precision the file has 4.6 GB, for e
 The published recipe flips images at random. There are two ways to have the right target then. ``flip=True`` stores
 embeddings of the mirrored images as well: twice the time and space, and the student imitates the teacher exactly.
 Without it the student sees flipped images with targets of unflipped ones, and is thereby taught that flipping changes
-nothing, which for these teachers is nearly, but not quite, the truth.
+nothing. For LPIPS, which compares place by place, that is wrong: it finds a mirrored crop nearly as far as another one.
 """
 
 import hashlib

@@ -151,14 +151,16 @@ def load_teacher(
     names = (ENSEMBLE if name == "ensemble" else name).split("+")
     if len(names) > 1:
         options: dict[str, Any] = {"size": size, "centred": centred, "photographs": photographs, "seed": seed}
-        teacher = Teacher(name, Ensemble([load_teacher(member, **options, device=device) for member in names]))
+        members = [load_teacher(member, **options, device=device) for member in names]
+        teacher = Teacher(name, Ensemble(members), state=b"".join(member.state for member in members))
     else:
         teacher = whole_teacher(name, size=size, device=device)
         dim = LPIPS_DIM if dim is None and name in LPIPS_NETS else dim
     if dim is not None:
         crop_size = teacher.size or LPIPS_SIZE
         reduction = fitted_reduction(teacher, dim, crop_size, centred=centred, photographs=photographs, seed=seed)
-        teacher = Teacher(name, Reduced(teacher.network, reduction), teacher.size, dim, teacher.state)
+        state = teacher.state + b" centred" * centred
+        teacher = Teacher(name, Reduced(teacher.network, reduction), teacher.size, dim, state)
     return teacher.to(device)
 
 
