@@ -88,7 +88,7 @@ def published_loss(attempt: Callable, random: torch.Generator) -> None:
     halves = [_slope(student, [(images, t)]), _slope(student, [(jittered, t)])]
     expect_gradient(
         slope,
-        sum(halves) / 2,
+        (halves[0] + halves[1]) / 2,
         {
             "right, but the jittered view has no gradient; nothing of the student is detached": halves[0] / 2,
             "right, but the unjittered view has no gradient; nothing of the student is detached": halves[1] / 2,
