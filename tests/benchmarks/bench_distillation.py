@@ -1,6 +1,6 @@
 """What distillation costs and what a student has learnt: throughput, teachers, losses, real people.
 
-Working example: ``make bench-distillation`` (an hour and a half on one core), or
+Working example: ``make bench-distillation`` (an hour on one core), or
 ``python -m tests.benchmarks.bench_distillation --parts students --only relational`` to measure some rows of a part
 again and keep the rest, or ``--quick`` for tiny sizes, which only shows that it works. The result goes to
 distillation.json beside this file. One thread; times are processor times, so that other programs do not change them.
