@@ -16,10 +16,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def rmse(embedding: Float[Tensor, "n d"], target: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Root of the mean squared difference: one mean over the numbers of all embeddings of the batch, then the root.
 
-    The published code does it so (one root for a batch, not one for each image). Its gradient is not defined where
+    The published code takes one root for a batch as well, not one for each image; but one for the share of each GPU,
+    which is not the same (see :mod:`course_lib.distillation.parallel`). Its gradient is not defined where
     both agree exactly; here it is 0 there, not NaN.
 
-    Source: Ghazanfari et al., LipSim, ICLR 2024, section 4.1.
+    Source: Ghazanfari et al., LipSim, ICLR 2024, and its code (``RMSELoss``).
     """
     return torch.linalg.vector_norm((embedding - target).flatten()) / target.numel() ** 0.5
 
@@ -61,7 +62,9 @@ LOSSES: dict[str, Loss] = {"published": rmse, "cosine": cosine, "relational": re
 def distillation_loss(
     plain: Float[Tensor, "n d"], jittered: Float[Tensor, "n d"], target: Float[Tensor, "n e"], kind: str = "published"
 ) -> Float[Tensor, ""]:
-    """½ [L(plain, target) + L(jittered, target)]. With kind="published", equation (3) of LipSim.
+    """½ [L(plain, target) + L(jittered, target)]. With kind="published", LipSim's.
+
+    LipSim's code adds the two without the ½; Adam, which divides a gradient by its own size, does the same with both.
 
     Args:
         plain: the student's embedding of the images.

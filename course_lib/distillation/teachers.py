@@ -2,7 +2,8 @@
 
 A teacher takes images in [0, 1] of any size; resizing, range and normalisation are its own business. Its distance is
 the Euclidean one between embeddings, because that is what a 1-Lipschitz student can promise something about. For
-``st-alex`` and ``st-vgg`` it is the square root of LPIPS, for DreamSim sqrt(2 x cosine distance): the same ranking.
+``st-alex`` and ``st-vgg`` it is the square root of LPIPS, which ranks pairs alike; for DreamSim about sqrt(2 x cosine
+distance), because its embeddings have length 1 before it subtracts the mean of their numbers.
 """
 
 import contextlib
@@ -101,7 +102,7 @@ class Ensemble(nn.Module):
 
     Without the normalisation whoever has the larger numbers would outvote the others. The squared distance is the
     mean of the members' squared distances between unit vectors. DreamSim joins its three networks alike, except that
-    it normalises the whole only.
+    it normalises the whole only (and then subtracts the mean of its numbers).
 
     Source: Fu et al., DreamSim, NeurIPS 2023, section 4.
     """
@@ -199,7 +200,7 @@ class _LPIPSEmbedding(nn.Module):
 
 
 class _DreamSim(nn.Module):
-    """One of DreamSim's networks, from its own package. Embeddings have mean 0 and length 1."""
+    """One of DreamSim's networks, from its own package. Embeddings have mean 0 and a length of about 1."""
 
     def __init__(self, kind: str, device: str | torch.device):
         super().__init__()

@@ -1,5 +1,8 @@
 """Two views of every image, as LipSim was distilled: the picture, and the picture with its colours jittered.
 
+Published, each view is mirrored by a coin of its own, so that every second jittered view is the mirror image of the
+picture whose embedding is its target: the student is taught to overlook mirroring as well.
+
 Everything happens on the images' device, for a whole batch at once, and yet every image has its own parameters. These
 are drawn on the CPU, so that one seed gives the same views on every device and with any number of processes.
 """
@@ -52,7 +55,7 @@ def draw_views(n: int, generator: torch.Generator, kind: str = "published") -> V
     Raises:
         ValueError: for another kind.
 
-    Source: Ghazanfari et al., LipSim, ICLR 2024, appendix, and its code; the jitter is that of SimCLR and DINO.
+    Source: the code of Ghazanfari et al., LipSim, ICLR 2024; the jitter is that of DINO (Caron et al., ICCV 2021).
     """
     if kind not in KINDS:
         raise ValueError(f"unknown views {kind!r}; choose {', '.join(KINDS)}")
