@@ -1,5 +1,6 @@
 """Chapter 12: certified perceptual metrics."""
 
+from course_lib.certification.metric import FORMULAS, Assessment, CertifiedMetric
 from course_lib.certification.radii import (
     Counterexample,
     append_one,
@@ -12,6 +13,7 @@ from course_lib.certification.radii import (
 )
 
 __all__ = [
-    "Counterexample", "append_one", "cosine_2afc_radius", "distance_interval", "euclidean_2afc_radius",
-    "published_2afc_radius", "published_counterexample", "three_image_certified",
+    "FORMULAS", "Assessment", "CertifiedMetric", "Counterexample", "append_one", "cosine_2afc_radius",
+    "distance_interval", "euclidean_2afc_radius", "published_2afc_radius", "published_counterexample",
+    "three_image_certified",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from course_lib.lipschitz.base import wide
 
 Embeddings = Float[Tensor, "n d"]
 Radii = Float[Tensor, "n"]
+Reach = float | int | Tensor
 KINDS = ("cosine", "euclidean")
 
 
@@ -145,20 +146,7 @@ def three_image_certified(
     Source: this course; the triangle inequality.
     """
     check_kind(kind)
-    budgets = [float(eps)] * 3 if isinstance(eps, (float, int)) else [float(one) for one in eps]
-    if len(budgets) != 3:
-        raise ValueError(f"eps has {len(budgets)} numbers; give one, or three: of the reference, of p0 and of p1")
-    for budget in budgets:
-        check_eps(budget)
-    e_ref, e_p0, e_p1 = _alike(e_ref, e_p0, e_p1)
-    if kind == "euclidean":
-        gap = (_length(e_ref - e_p1) - _length(e_ref - e_p0)).abs()
-        return gap > 2 * budgets[0] + budgets[1] + budgets[2]
-    gap = (angle(e_ref, e_p1) - angle(e_ref, e_p0)).abs()
-    (a_ref, a_0, a_1), kept = zip(
-        *(_largest_turn(e, budget) for e, budget in zip((e_ref, e_p0, e_p1), budgets, strict=True)), strict=True
-    )
-    return kept[0] & kept[1] & kept[2] & (gap > 2 * a_ref + a_0 + a_1)
+    return all_moved(_alike(e_ref, e_p0, e_p1), three_budgets(eps), kind)
 
 
 def distance(e_x: Embeddings, e_y: Embeddings, kind: str = "euclidean") -> Radii:
@@ -192,15 +180,7 @@ def distance_interval(
     """
     check_kind(kind)
     check_eps(eps)
-    e_x, e_y = _alike(e_x, e_y)
-    if kind == "euclidean":
-        d, reach = _length(e_x - e_y), eps * (1 + both)
-        return (d - reach).clamp_min(0), d + reach
-    turn, kept = _largest_turn(e_x, eps)
-    turn_y, kept_y = _largest_turn(e_y, eps if both else 0)
-    theta, turn, kept = angle(e_x, e_y), turn + turn_y, kept & kept_y
-    low, high = ((1 - torch.cos(t.clamp(0, math.pi))) for t in (theta - turn, theta + turn))
-    return torch.where(kept, low, 0), torch.where(kept, high, 2)
+    return moved_apart(_alike(e_x, e_y), (eps, eps if both else 0), kind)
 
 
 def angle(x: Embeddings, y: Embeddings) -> Radii:
@@ -232,17 +212,51 @@ def check_eps(eps: float | int) -> None:
         raise ValueError(f"eps is {eps}; it has to be a number of pixel units from 0 on, such as 36 / 255")
 
 
+def three_budgets(eps: float | int | Sequence[float | int]) -> list[float]:
+    """Budgets of ref, p0 and p1 from one number or three. Raises ValueError if they make no sense."""
+    budgets = [float(eps)] * 3 if isinstance(eps, (float, int)) else [float(one) for one in eps]
+    if len(budgets) != 3:
+        raise ValueError(f"eps has {len(budgets)} numbers; give one, or three: of the reference, of p0 and of p1")
+    for budget in budgets:
+        check_eps(budget)
+    return budgets
+
+
+def all_moved(embeddings: Sequence[Tensor], reach: Sequence[Reach], kind: str) -> Bool[Tensor, "n"]:
+    """:func:`three_image_certified` for embeddings that move up to `reach`, one number for all or one for each."""
+    e_ref, e_p0, e_p1 = embeddings
+    if kind == "euclidean":
+        gap = (_length(e_ref - e_p1) - _length(e_ref - e_p0)).abs()
+        return gap > 2 * reach[0] + reach[1] + reach[2]
+    gap = (angle(e_ref, e_p1) - angle(e_ref, e_p0)).abs()
+    turns = [_largest_turn(e, r) for e, r in zip(embeddings, reach, strict=True)]
+    (a_ref, kept_ref), (a_0, kept_0), (a_1, kept_1) = turns
+    return kept_ref & kept_0 & kept_1 & (gap > 2 * a_ref + a_0 + a_1)
+
+
+def moved_apart(embeddings: Sequence[Tensor], reach: Sequence[Reach], kind: str) -> tuple[Tensor, Tensor]:
+    """:func:`distance_interval` for two embeddings that move up to `reach`, one number for all or one for each."""
+    e_x, e_y = embeddings
+    if kind == "euclidean":
+        d, both = _length(e_x - e_y), reach[0] + reach[1]
+        return (d - both).clamp_min(0), d + both
+    (a_x, kept_x), (a_y, kept_y) = (_largest_turn(e, r) for e, r in zip(embeddings, reach, strict=True))
+    theta, kept = angle(e_x, e_y), kept_x & kept_y
+    low, high = (2 * torch.sin(t.clamp(0, math.pi) / 2).square() for t in (theta - a_x - a_y, theta + a_x + a_y))
+    return torch.where(kept, low, 0), torch.where(kept, high, 2)
+
+
 def _cosine_radius(e_ref: Tensor, e_p0: Tensor, e_p1: Tensor) -> Tensor:
     u_0, u_1 = unit(e_p0), unit(e_p1)
     nowhere = (_length(u_0) == 0) | (_length(u_1) == 0)
     return torch.where(nowhere, 0, _dot(e_ref, unit(u_0 - u_1)))
 
 
-def _largest_turn(e: Tensor, eps: float | int) -> tuple[Tensor, Tensor]:
-    """arcsin(eps / |e|), and where it holds because the vector cannot reach 0; elsewhere 0."""
+def _largest_turn(e: Tensor, reach: Reach) -> tuple[Tensor, Tensor]:
+    """arcsin(reach / |e|), and where it holds because the vector cannot come to 0; elsewhere 0."""
     length = _length(e)
-    kept = length > eps
-    return torch.arcsin(torch.where(kept, eps / torch.where(kept, length, 1), 0)), kept
+    kept = length > reach
+    return torch.arcsin(torch.where(kept, reach / torch.where(kept, length, 1), 0)), kept
 
 
 def _alike(*embeddings: Tensor) -> tuple[Tensor, ...]:
