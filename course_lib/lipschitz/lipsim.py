@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from course_lib.lipschitz.activations import Abs
 from course_lib.lipschitz.base import LipschitzLayer, check_sizes
 from course_lib.lipschitz.bounds import upper_bound
 from course_lib.lipschitz.conv import SLLConv2d
 from course_lib.lipschitz.dense import AOLLinear, SLLLinear
 from course_lib.lipschitz.pooling import L2AvgPool2d, PadChannels, TruncateChannels
+from course_lib.lipschitz.wavelets import BlockCosines, Gains, Haar2d
 from course_lib.validation import check_images
 
 PUBLISHED = {  # channels, convolutions, dense layers, their hidden units
@@ -58,16 +60,22 @@ class LipSimNet(nn.Module):
 
         Args:
             name: "small", "medium", "large" or "xlarge" for the published network at 224 x 224 pixels, whose dense
-                layers hold 0.25, 0.96, 1.4 and 2.9 GB; "tiny" for our own at 64 x 64, trained in minutes on a CPU.
-            out_features: numbers in an embedding; by default 1792 (that of DreamSim's ensemble), for "tiny" 256.
+                layers hold 0.25, 0.96, 1.4 and 2.9 GB; "tiny" and "scattering" for our own at 64 x 64, trained in
+                minutes on a CPU.
+            out_features: numbers in an embedding; by default 1792 (that of DreamSim's ensemble), for "tiny" 256;
+                "scattering" always has 12,288.
 
         Raises:
             ValueError: for another name, or more out_features than the network has.
         """
         if name == "tiny":
             return cls.tiny(256 if out_features is None else out_features)
+        if name == "scattering":
+            if out_features not in (None, 12288):
+                raise ValueError(f"out_features is {out_features}; the network scattering has 12288")
+            return cls.scattering()
         if name not in PUBLISHED:
-            raise ValueError(f"no preset {name!r}; choose tiny, {', '.join(PUBLISHED)}")
+            raise ValueError(f"no preset {name!r}; choose tiny, scattering, {', '.join(PUBLISHED)}")
         return cls.published(*PUBLISHED[name], out_features=1792 if out_features is None else out_features)
 
     @classmethod
@@ -112,16 +120,58 @@ class LipSimNet(nn.Module):
         )
 
     @classmethod
-    def tiny(cls, out_features: int = 256) -> "LipSimNet":
-        """Build our own network for 64 x 64 pixels: 48 channels at 16 x 16, padded to 64, then 8 x 8, then dense."""
-        before, after = ([SLLConv2d(64, 64) for _ in range(4)] for _ in range(2))
+    def tiny(cls, out_features: int = 256, channels: int = 64, depth: int = 4, hidden: int = 256) -> "LipSimNet":
+        """Build our own network for 64 x 64 pixels: 48 channels at 16 x 16, padded, then 8 x 8, then dense.
+
+        Args:
+            out_features: numbers in an embedding.
+            channels: of the convolutions, at least 48.
+            depth: convolutional SLL at 16 x 16, and as many again at 8 x 8.
+            hidden: hidden units of the dense SLL.
+
+        Raises:
+            ValueError: for fewer than 48 channels, or anything below 1.
+        """
+        check_sizes(channels=channels, depth=depth, hidden=hidden)
+        if channels < 48:
+            raise ValueError(f"channels is {channels}; an image at 16 x 16 has 48 already: use at least 48")
+        before, after = ([SLLConv2d(channels, channels) for _ in range(depth)] for _ in range(2))
+        features = channels * 64
         return cls(
-            nn.Sequential(nn.PixelUnshuffle(4), PadChannels(64)),
+            nn.Sequential(nn.PixelUnshuffle(4), PadChannels(channels)),
             nn.Sequential(*before, L2AvgPool2d(2), *after),
-            nn.Sequential(nn.Flatten(), SLLLinear(4096, 256), AOLLinear(4096, out_features)),
+            nn.Sequential(nn.Flatten(), SLLLinear(features, hidden), AOLLinear(features, out_features)),
             image_size=64,
             out_features=out_features,
         )
+
+    @classmethod
+    def scattering(cls, hidden: tuple[int, int] = (96, 96)) -> "LipSimNet":
+        """Build our own network for 64 x 64 pixels that forgets nothing until training tells it to.
+
+        Block by block, 8 x 8 pixels become the strengths of frequencies (cosines, then absolute values, which move
+        little when texture shifts); Haar steps sort how these vary across the image by the size of detail, with SLL
+        layers before the first two; in the end every number has a learned gain. All but the SLL layers is orthonormal,
+        so nothing is lost but signs, and an embedding has as many numbers as an image, 12,288.
+
+        Args:
+            hidden: hidden channels of the SLL layers at 8 x 8 and at 4 x 4; 0 leaves a layer out.
+
+        Raises:
+            ValueError: if these are not two numbers from 0.
+
+        Source: this course; after the scattering transform, Bruna and Mallat, Invariant scattering convolution
+        networks, TPAMI 2013.
+        """
+        if len(hidden) != 2 or min(hidden) < 0:
+            raise ValueError(f"hidden is {hidden}; give two numbers from 0, for 8 x 8 and for 4 x 4")
+        channels = 3 * 8 * 8
+        layers: list[nn.Module] = [Abs(keep=3)]  # the three are mean colours
+        for level, width in enumerate((*hidden, 0)):
+            layers += [SLLConv2d(channels * 4**level, width)] if width else []
+            layers += [Haar2d()]
+        head = nn.Sequential(nn.Flatten(), Gains.for_wavelets(channels, 3))
+        return cls(BlockCosines(8), nn.Sequential(*layers), head, image_size=64, out_features=12288)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Embed images.
