@@ -300,6 +300,11 @@ class CertifiedMetric(nn.Module):
         return decision, rounded(safe, dtype, 0.0) * signed.sign().to(dtype), norm.to(dtype)
 
 
+def pixel_l2() -> CertifiedMetric:
+    """Pixel L2, whose embedding is the image and whose certificate is exact: the baseline that is hard to fool."""
+    return CertifiedMetric(nn.Flatten(), "euclidean")
+
+
 def _check_triplet(ref: Tensor, p0: Tensor, p1: Tensor) -> None:
     check_pair(ref, p0, ("ref", "p0"))
     check_pair(ref, p1, ("ref", "p1"))
