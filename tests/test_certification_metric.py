@@ -343,7 +343,7 @@ def changed_card(folder, **entries):
         (
             lambda f: changed_card(f, network={"architecture": "resnet"}),
             ValueError,
-            r"m\.json: unknown architecture 'resnet'; known are tiny, small",
+            r"m\.json: unknown architecture 'resnet'; known are tiny, scattering",
         ),
         (
             lambda f: changed_card(f, network={"architecture": "tiny", "widht": 3}),

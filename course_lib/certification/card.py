@@ -12,10 +12,11 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from course_lib import __version__
-from course_lib.lipschitz import LipSimNet
+from course_lib.lipschitz import LipSimNet, SLLConv2d
 from course_lib.paths import write_atomically
 
-PRESETS = ("tiny", "small", "medium", "large", "xlarge")
+OURS = ("tiny", "scattering")
+PRESETS = (*OURS, "small", "medium", "large", "xlarge")
 OWN = ("kind", "lipschitz", "network", "sha256", "versions")
 
 
@@ -105,7 +106,7 @@ def _built(architecture: Any, device: str) -> LipSimNet:
         raise ValueError(f"unknown architecture {name!r}; known are {', '.join(PRESETS)}")
     try:
         with torch.random.fork_rng(devices=[]), torch.device(device):
-            return LipSimNet.tiny(**arguments) if name == "tiny" else LipSimNet.preset(name, **arguments)
+            return getattr(LipSimNet, name)(**arguments) if name in OURS else LipSimNet.preset(name, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(f"architecture {name!r} cannot be built with {json.dumps(arguments)}: {first}") from None
@@ -117,14 +118,19 @@ def _recognised(network: nn.Module) -> dict[str, Any] | None:
     shapes = _shapes(network.state_dict())
     if not isinstance(network, LipSimNet):
         return None
-    for name in PRESETS[:1] if network.image_size == 64 else PRESETS[1:]:
-        architecture = {"architecture": name, "out_features": features}
+    candidates: list[dict[str, Any]] = [{"architecture": name, "out_features": features} for name in PRESETS]
+    candidates[1] = {"architecture": "scattering", "hidden": [part.hidden for part in network.convs if _is_sll(part)]}
+    for architecture in candidates[: len(OURS)] if network.image_size == 64 else candidates[len(OURS) :]:
         try:
             if _shapes(_built(architecture, "meta").state_dict()) == shapes:
                 return architecture
         except ValueError:  # so many features it does not have
             continue
     return None
+
+
+def _is_sll(layer: nn.Module) -> bool:
+    return isinstance(layer, SLLConv2d)
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[Any, ...]]:
