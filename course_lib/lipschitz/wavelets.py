@@ -41,7 +41,8 @@ class BlockCosines(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}; BlockCosines takes (n, 3, h, w), h and w multiples of {self.size}"
             )
-        return F.conv2d(x, self.filters, stride=self.size)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would round away small differences
+            return F.conv2d(x, self.filters, stride=self.size)
 
     def upper_bound(self) -> float:
         """Norm of the stored filters, whose blocks do not overlap: 1 up to rounding."""
