@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from course_lib.paths import write_atomically
 @torch.no_grad()
 def main() -> None:
     """Measure and write."""
-    metric, arrays = LPIPS("st-alex"), {}
+    metric = LPIPS("st-alex")
+    arrays: dict[str, Any] = {}
     for split in SPLITS:
         data = triplets.simulated(split)
         batches = tqdm(data.batches(50), total=len(data) // 50, desc=split)

@@ -1,5 +1,6 @@
 """Fine-tuning a 1-Lipschitz network on triplets: for its decisions, as published, or for their certified radii."""
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -160,18 +161,23 @@ def _hinge(for_p0: Tensor, judge: Tensor, margins: float | Sequence[float]) -> T
 class _Averaged(nn.Module):
     """A network, and the moving average of its weights; both are in a checkpoint."""
 
+    steps: Tensor
+
     def __init__(self, network: nn.Module, keep: float):
         super().__init__()
-        self.network = network
-        self.mean = torch.optim.swa_utils.AveragedModel(network, avg_fn=_warming_average(keep)) if keep else network
+        self.network, self.keep = network, keep
+        self.mean = copy.deepcopy(network).requires_grad_(False) if keep else network
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    @torch.no_grad()
     def update(self) -> None:
-        if self.mean is not self.network:
-            self.mean.update_parameters(self.network)
-
-    @property
-    def result(self) -> nn.Module:
-        return self.mean.module if self.mean is not self.network else self.network
+        """Keep less at first, when the average consists of little but the random start."""
+        if self.keep:
+            done = int(self.steps)
+            share = min(self.keep, (1 + done) / (10 + done)) if done else 0.0
+            for mean, new in zip(self.mean.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(new, 1 - share)
+            self.steps += 1
 
 
 def finetune(
@@ -210,33 +216,26 @@ def finetune(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate(step, steps))
 
     def loss(batch: Triplet) -> Tensor:
-        embeddings = network(torch.cat(batch[:3])).float().chunk(3)  # in one pass: every pass rescales the weights
+        # in one pass, because every pass rescales the weights
+        ref, p0, p1 = network(torch.cat([batch.ref, batch.p0, batch.p1])).float().chunk(3)
         if recipe.loss == "radius":
-            return radius_hinge(*embeddings, batch.judge, recipe.margins, recipe.kind)
-        return distance_hinge(*embeddings, batch.judge, recipe.margins, recipe.appended)
+            return radius_hinge(ref, p0, p1, batch.judge, recipe.margins, recipe.kind)
+        return distance_hinge(ref, p0, p1, batch.judge, recipe.margins, recipe.appended)
 
     history = train(
         both, loss, lambda generator: _batches(data, recipe, generator), optimizer, epochs=recipe.epochs,
-        schedule=schedule, after_step=both.update, validate=(lambda: val(both.result)) if val else None, folder=folder,
+        schedule=schedule, after_step=both.update, validate=(lambda: val(both.mean)) if val else None, folder=folder,
         settings={"network": type(network).__name__, "data": data.name, "triplets": len(data), **asdict(recipe)},
         checkpoint_steps=checkpoint_steps, seed=recipe.seed, device=device, precision=recipe.precision,
         progress="fine-tuning" if progress else None,
     )  # fmt: skip
-    return Finetuned(both.result.eval(), data.name, recipe, history)
+    return Finetuned(both.mean.eval(), data.name, recipe, history)
 
 
 def _batches(data: TripletData, recipe: Recipe, generator: torch.Generator) -> Iterator[Triplet]:
     for batch in data.batches(recipe.batch_size, generator):
         sides = [side for side in (-1, -2) if torch.rand((), generator=generator) < 0.5]
         if recipe.flips and sides:
-            batch = Triplet(*(images.flip(sides) for images in batch[:3]), batch.judge)
+            ref, p0, p1 = (images.flip(sides) for images in batch[:3])
+            batch = Triplet(ref, p0, p1, batch.judge)
         yield batch
-
-
-def _warming_average(keep: float) -> Any:
-    """Keep less at first, when the average consists of little but the random start."""
-
-    def average(mean: Tensor, new: Tensor, count: Tensor) -> Tensor:
-        return mean.lerp(new, 1 - min(keep, (1 + count.item()) / (10 + count.item())))
-
-    return average

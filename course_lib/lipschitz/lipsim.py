@@ -169,9 +169,10 @@ class LipSimNet(nn.Module):
         layers: list[nn.Module] = [Abs(keep=3)]  # the three are mean colours
         for level, width in enumerate((*hidden, 0)):
             if width:
-                layers.append(SLLConv2d(channels * 4**level, width))
+                residual = SLLConv2d(channels * 4**level, width)
                 with torch.no_grad():
-                    layers[-1].bias.sub_(0.3)  # few units are active at first, so little is lost
+                    residual.bias.sub_(0.3)  # few units are active at first, so little is lost
+                layers.append(residual)
             layers.append(Haar2d())
         head = nn.Sequential(nn.Flatten(), Gains.for_wavelets(channels, 3))
         return cls(BlockCosines(8), nn.Sequential(*layers), head, image_size=64, out_features=12288)
