@@ -9,13 +9,13 @@ from course_lib.lipschitz import AOLLinear, LipSimNet, SLLConv2d, SLLLinear
 SIZE = 8
 
 
-def isometry(features=6, seed=0, offset=0.0):
+def isometry(features=6, seed=0, offset=0.0, size=SIZE):
     """A linear network: orthonormal rows, which reach as far as they may, so that its radii are exact for images too.
 
     The rows have mean zero and see no brightness, so embeddings are short. `offset` is added to each of them.
     """
-    rows = torch.randn(3 * SIZE**2, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    linear = nn.Linear(3 * SIZE**2, features)
+    rows = torch.randn(3 * size**2, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    linear = nn.Linear(3 * size**2, features)
     linear.weight.data = torch.linalg.qr(rows - rows.mean(0))[0].T.float().contiguous()
     linear.bias.data.fill_(offset)
     return nn.Sequential(nn.Flatten(), linear).eval()
