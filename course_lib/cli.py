@@ -449,6 +449,7 @@ def certify(
     torchrun --nproc-per-node 4 -m course_lib certify --dataset nights --data-dir DIR --checkpoint metric.safetensors
     """  # noqa: D301
     from course_lib.certification import EPS, command
+    from course_lib.certification import labels as decided
     from course_lib.data import sources
     from course_lib.distillation import parallel
 
@@ -457,7 +458,12 @@ def certify(
     own_device = str(parallel.own_device(device))
     _check_device(own_device)
     radii = [_number(radius) for radius in eps] if eps else list(EPS)
-    data = _spread(sources.open_triplets("simulated" if dataset == "embedded" else dataset, data_dir, split), limit)
+    dataset = "simulated" if dataset == "embedded" else dataset
+    if (dataset, data_dir, labels) == ("simulated", None, decided.TEACHER):
+        everything: Any = decided.simulated(split or "test")  # whose distances come with the course
+    else:
+        everything = sources.open_triplets(dataset, data_dir, split)
+    data = _spread(everything, limit)
     options = {"steps": steps, "queries": queries, "folder": folder, "seed": seed} if attack else None
     command.run(
         checkpoint, data, radii, kind=kind, formula=formula, labels=labels, attack=options, output=output,

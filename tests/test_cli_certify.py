@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from course_lib import cli
-from course_lib.certification import CertifiedMetric, certify, command, pixel_l2
+from course_lib.certification import CertifiedMetric, certify, command, pixel_l2, shipped
 from course_lib.data import triplets
 from course_lib.distillation import Distilled, Recipe
 from course_lib.lipschitz import LipSimNet
@@ -134,8 +134,8 @@ def test_what_is_wrong_is_said_in_one_line(arguments, error, message, unchecked)
 
 
 def test_without_the_shipped_checkpoint_the_error_says_what_to_name_instead(monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "SHIPPED", tmp_path / "tiny.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"tiny\.safetensors is missing; name another one: --checkpoint"):
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "shipped.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"shipped\.safetensors is missing: .*--checkpoint"):
         run("certify")
 
 

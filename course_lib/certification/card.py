@@ -101,6 +101,7 @@ def _built(architecture: Any, device: str) -> LipSimNet:
         ValueError: for an unknown architecture, or arguments that it does not take.
     """
     arguments = dict(architecture) if isinstance(architecture, Mapping) else {}
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     name = arguments.pop("architecture", None)
     if name not in PRESETS:
         raise ValueError(f"unknown architecture {name!r}; known are {', '.join(PRESETS)}")

@@ -6,12 +6,11 @@ from typing import Any
 
 from course_lib import judgments
 from course_lib.certification import labels as decided_labels
+from course_lib.certification import shipped
 from course_lib.certification.evaluation import Certified, certify
 from course_lib.certification.metric import CertifiedMetric, pixel_l2
 from course_lib.distillation import load_student, process_group
 from course_lib.training import is_first
-
-SHIPPED = Path(__file__).with_name("tiny.safetensors")
 
 
 def open_metric(checkpoint: str | Path | None = None, kind: str | None = None) -> CertifiedMetric:
@@ -26,12 +25,9 @@ def open_metric(checkpoint: str | Path | None = None, kind: str | None = None) -
         FileNotFoundError: if there is no such file.
         ValueError: if it is no metric, or a kind is given that the card contradicts.
     """
-    if checkpoint is None and not SHIPPED.is_file():
-        raise FileNotFoundError(
-            f"the course's own checkpoint {SHIPPED} is missing; name another one: --checkpoint metric.safetensors, "
-            "a student.pt of distill, or l2"
-        )
-    path = SHIPPED if checkpoint is None else Path(checkpoint)
+    if checkpoint is None:
+        return shipped.load_shipped()
+    path = Path(checkpoint)
     if path.suffix == ".pt":
         return CertifiedMetric(load_student(path)[0], kind or "euclidean").eval()
     metric = pixel_l2().eval() if str(path) == "l2" else CertifiedMetric.load(path)
@@ -71,13 +67,13 @@ def run(
         ValueError, OSError: as :func:`~course_lib.certification.certify` and :func:`open_metric`.
     """
     metric = open_metric(checkpoint, kind)
-    name = metric.card.get("name") or (SHIPPED.name if checkpoint is None else checkpoint)
+    name = metric.card.get("name") or checkpoint or shipped.SHIPPED.name
     with process_group(device):
         if is_first():
             bound = f"Lipschitz bound {metric.lipschitz:.7f}"
             print(f"{name}: {metric.kind}, {bound}; {formula} formula", file=sys.stderr)
             print(f"{data.name}: {len(data)} triplets; right answers: {labels}", file=sys.stderr)
-        if labels != "votes":
+        if labels != "votes" and not data.name.endswith(f"decided by {labels}"):
             data = decided_labels.decided(data, judgments.load(labels, device), device=device, progress=is_first())
         found = certify(
             metric, data, eps, formula=formula, attack=None if attack is None else "worst-case",
