@@ -42,7 +42,7 @@ def test_it_writes_a_metric_whose_card_says_how_it_was_made(tmp_path):
         key: card["history"][1][key] for key in card["scores"]
     }  # the average of the weights was scored, and kept
     table = json.loads((tmp_path / "results.json").read_text())
-    assert [row["after"] for row in table["rows"]][0] == pytest.approx(card["scores"]["natural"], abs=1e-3)
+    assert table["rows"][0]["after"] == pytest.approx(card["scores"]["natural"], abs=1e-3)
 
 
 def test_the_same_command_gives_the_same_weights_anew_and_in_the_folder_of_a_finished_run(tmp_path):
