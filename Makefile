@@ -4,6 +4,7 @@
 # make bench-judgments  chapter 08's long measurements (an hour; downloads AlexNet)
 # make bench-attacks    chapter 09's attacks beside other libraries' (three quarters of an hour)
 # make bench-certified  chapter 10's certified accuracy on digits, one network per family (20 minutes)
+# make bench-certification  chapter 12's losses, margins, shipped metric and attacks on the proof (half an hour)
 # make bench-restoration  trains and measures chapter 02's networks (40 minutes; goes on where it was stopped)
 PYTHON ?= python3
 LAB_ARGS ?=
@@ -36,7 +37,8 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-restoration bench-certified clean
+.PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-restoration bench-certified \
+	bench-certification clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -73,6 +75,9 @@ bench: .venv/.installed-test
 
 bench-certified: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_certified.py
+
+bench-certification: .venv/.installed-test
+	"$(VENV)" -m tests.benchmarks.bench_certification
 
 bench-judgments: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_judgments.py
