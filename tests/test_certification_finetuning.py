@@ -194,3 +194,13 @@ def test_fresh_triplets_are_new_ones_of_the_training_photographs_and_always_the_
     for wrong in ([], [-1]):
         with pytest.raises(ValueError, match="give at least one number"):
             labels.fresh(wrong, "l2")
+
+
+@pytest.mark.parametrize(("hidden", "stride"), [((0, 0), 8), ((8, 0), 8), ((0, 8), 4)])
+def test_every_scattering_network_is_built_again_from_its_card(hidden, stride, tmp_path):
+    metric = CertifiedMetric(LipSimNet.scattering(hidden, stride).eval())
+    metric.save(tmp_path / "m.safetensors")
+    again = CertifiedMetric.load(tmp_path / "m.json")
+    assert again.card["network"] == {"architecture": "scattering", "hidden": list(hidden), "stride": stride}
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(again.embed(x), metric.embed(x))

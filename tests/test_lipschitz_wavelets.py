@@ -6,7 +6,17 @@ import torch
 from scipy.fft import dctn
 from torch import nn
 
-from course_lib.lipschitz import Abs, BlockCosines, Gains, Haar2d, L2AvgPool2d, LipSimNet, lower_bound, upper_bound
+from course_lib.lipschitz import (
+    Abs,
+    AbsDetails,
+    BlockCosines,
+    Gains,
+    Haar2d,
+    L2AvgPool2d,
+    LipSimNet,
+    lower_bound,
+    upper_bound,
+)
 
 
 def images(n=3, side=16, seed=0):
@@ -40,14 +50,35 @@ def test_a_haar_step_begins_with_the_pool_and_its_differences_vanish_on_flat_ima
     assert torch.equal(Haar2d()(ramp.mT)[0, :, 0, 0], torch.tensor([1.0, 0.0, -1.0, 0.0]))
 
 
+def test_overlapping_blocks_keep_distances_inside_and_never_enlarge_them():
+    layer = BlockCosines(8, 4)
+    assert layer(images(side=32)).shape == (3, 192, 8, 8)
+    assert layer.upper_bound() == pytest.approx(1, abs=1e-5)
+    inside = torch.zeros(1, 3, 32, 32)
+    inside[..., 8:24, 8:24] = images(1)
+    assert layer(inside).norm().item() == pytest.approx(inside.norm().item(), rel=1e-5)
+    jacobian = torch.autograd.functional.jacobian(lambda x: layer(x).flatten(), torch.zeros(1, 3, 16, 16))
+    norm = torch.linalg.matrix_norm(jacobian.reshape(-1, 3 * 16**2), 2)
+    assert 0.99 < norm <= 1 + 1e-5
+
+
+def test_details_of_averages_lose_their_sign_and_nothing_else_does():
+    x = -torch.ones(1, 2 * 16, 1, 1)
+    once, twice = AbsDetails(1)(x).flatten(), AbsDetails(2)(x).flatten()
+    assert once.reshape(8, 4).tolist() == 8 * [[-1, 1, 1, 1]]
+    assert twice.reshape(2, 16).tolist() == 2 * [[-1, 1, 1, 1] + 12 * [-1]]
+
+
 def test_gains_of_one_group_move_together_and_none_exceeds_one():
-    gains = Gains.for_wavelets(2, 2)
-    assert gains.group.tolist() == [0, 1, 1, 1] + 12 * [2] + [3, 4, 4, 4] + 12 * [5]
+    gains = Gains.for_wavelets(2, 3)
+    assert gains.group[:16].tolist() == [0, 1, 1, 1] + 3 * [2, 3, 3, 3]
+    assert gains.group[16:64].tolist() == 3 * ([4] + 15 * [5])
+    assert gains.group[64:].tolist() == (gains.group[:64] + 6).tolist() and len(gains.shared) == 12
     with torch.no_grad():
-        gains.shared[4] = -1
+        gains.shared[7] = -1
         gains.own[7] = 5
-    found = gains(torch.ones(1, 32))[0].detach()
-    assert (found < 1e-9).nonzero().flatten().tolist() == [17, 18, 19]
+    found = gains(torch.ones(1, 128))[0].detach()
+    assert (found < 1e-9).nonzero().flatten().tolist() == [65, 66, 67]
     assert found[7] == 1 == gains.upper_bound()
     assert found[0] == pytest.approx(1 / (1 + np.exp(-1)))
 
@@ -58,11 +89,12 @@ def test_abs_can_leave_the_first_channels_alone():
     assert torch.equal(Abs()(x), -x)
 
 
-def test_the_scattering_network_is_1_lipschitz_before_and_after_training():
+@pytest.mark.parametrize(("stride", "features"), [(8, 12288), (4, 49152)])
+def test_the_scattering_network_is_1_lipschitz_before_and_after_training(stride, features):
     torch.manual_seed(0)
-    network = LipSimNet.scattering((8, 8))
+    network = LipSimNet.scattering((8, 8), stride)
     x, y = images(4, 64), images(4, 64, seed=1)
-    assert network.preset("scattering").out_features == network(x).shape[1] == 12288
+    assert network.out_features == network(x).shape[1] == features
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
     for _ in range(3):
         loss = -(network(x) - network(y)).norm(dim=1).mean()
@@ -78,15 +110,16 @@ def test_the_scattering_network_is_1_lipschitz_before_and_after_training():
     torch.testing.assert_close(network.export()(x), network(x), rtol=0, atol=1e-5)
 
 
-def test_without_its_layers_it_sees_the_strength_of_frequencies_and_not_their_sign():
-    network = LipSimNet.scattering((0, 0)).eval()
+def test_without_sll_layers_it_does_not_see_the_sign_of_a_frequency():
+    network = LipSimNet.preset("scattering").eval()
     with torch.no_grad():
         network.linear[1].shared.fill_(1)  # gains of 1
-    x = 0.25 + 0.5 * images(2, 64)
-    turned = 1 - x  # every coefficient but the mean changes its sign
-    far, near = network(x), network(turned)
-    colours = (BlockCosines(8)(x) - BlockCosines(8)(turned))[:, :3].flatten(1).norm(dim=1)
-    torch.testing.assert_close((far - near).norm(dim=1), colours, rtol=1e-3, atol=1e-3)
+    x = images(2, 64)
+    cosines = BlockCosines(8)(x)
+    turned = torch.cat([cosines[:, :3], -cosines[:, 3:]], 1)
+    back = torch.nn.functional.conv_transpose2d(turned, BlockCosines(8).filters, stride=8)
+    assert (back - x).abs().max() > 0.3
+    torch.testing.assert_close(network._features(back), network._features(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +127,12 @@ def test_without_its_layers_it_sees_the_strength_of_frequencies_and_not_their_si
     [
         (lambda: Haar2d()(torch.zeros(1, 2, 3, 4)), "even h and w"),
         (lambda: BlockCosines(8)(torch.zeros(1, 3, 12, 16)), "multiples of 8"),
+        (lambda: BlockCosines(8, 3), "divide"),
+        (lambda: AbsDetails(2)(torch.zeros(1, 8, 2, 2)), "groups of 16"),
         (lambda: BlockCosines(0), "positive integer"),
         (lambda: Gains.for_wavelets(1, 1)(torch.zeros(1, 5)), "takes"),
         (lambda: LipSimNet.scattering((4,)), "give two numbers"),
+        (lambda: LipSimNet.scattering(stride=3), "4 or 8"),
         (lambda: LipSimNet.preset("scattering", 256), "has 12288"),
     ],
 )

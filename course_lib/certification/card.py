@@ -12,7 +12,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from course_lib import __version__
-from course_lib.lipschitz import LipSimNet, SLLConv2d
+from course_lib.lipschitz import Haar2d, LipSimNet, SLLConv2d
 from course_lib.paths import write_atomically
 
 OURS = ("tiny", "scattering")
@@ -120,7 +120,7 @@ def _recognised(network: nn.Module) -> dict[str, Any] | None:
     if not isinstance(network, LipSimNet):
         return None
     candidates: list[dict[str, Any]] = [{"architecture": name, "out_features": features} for name in PRESETS]
-    candidates[1] = {"architecture": "scattering", "hidden": [part.hidden for part in network.convs if _is_sll(part)]}
+    candidates[1] = _scattering(network)
     for architecture in candidates[: len(OURS)] if network.image_size == 64 else candidates[len(OURS) :]:
         try:
             if _shapes(_built(architecture, "meta").state_dict()) == shapes:
@@ -130,8 +130,14 @@ def _recognised(network: nn.Module) -> dict[str, Any] | None:
     return None
 
 
-def _is_sll(layer: nn.Module) -> bool:
-    return isinstance(layer, SLLConv2d)
+def _scattering(network: LipSimNet) -> dict[str, Any]:
+    """What :meth:`LipSimNet.scattering` would have to be given for this network."""
+    hidden, level = [0, 0], 0
+    for layer in network.convs:
+        if isinstance(layer, SLLConv2d) and level < len(hidden):
+            hidden[level] = layer.hidden
+        level += isinstance(layer, Haar2d)
+    return {"architecture": "scattering", "hidden": hidden, "stride": getattr(network.first, "stride", 8)}
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[Any, ...]]:

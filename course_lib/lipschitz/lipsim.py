@@ -16,7 +16,7 @@ from course_lib.lipschitz.bounds import upper_bound
 from course_lib.lipschitz.conv import SLLConv2d
 from course_lib.lipschitz.dense import AOLLinear, SLLLinear
 from course_lib.lipschitz.pooling import L2AvgPool2d, PadChannels, TruncateChannels
-from course_lib.lipschitz.wavelets import BlockCosines, Gains, Haar2d
+from course_lib.lipschitz.wavelets import AbsDetails, BlockCosines, Gains, Haar2d
 from course_lib.validation import check_images
 
 PUBLISHED = {  # channels, convolutions, dense layers, their hidden units
@@ -146,36 +146,38 @@ class LipSimNet(nn.Module):
         )
 
     @classmethod
-    def scattering(cls, hidden: tuple[int, int] = (96, 96)) -> "LipSimNet":
-        """Build our own network for 64 x 64 pixels that forgets nothing until training tells it to.
+    def scattering(cls, hidden: tuple[int, int] = (0, 0), stride: int = 8) -> "LipSimNet":
+        """Build our own network for 64 x 64 pixels that forgets nothing but signs until training tells it to.
 
         Block by block, 8 x 8 pixels become the strengths of frequencies (cosines, then absolute values, which move
-        little when texture shifts); Haar steps sort how these vary across the image by the size of detail, with SLL
-        layers before the first two; in the end every number has a learned gain. All but the SLL layers is orthonormal,
-        so nothing is lost but signs, and an embedding has as many numbers as an image, 12,288.
+        little when texture shifts). Three Haar steps sort how these vary across the image by the size of detail,
+        and details lose their sign, too. In the end every number has a learned gain. An embedding has as many numbers
+        as an image, 12,288, and all but the SLL layers, if there are any, only turns and folds.
 
         Args:
-            hidden: hidden channels of the SLL layers at 8 x 8 and at 4 x 4; 0 leaves a layer out.
+            hidden: hidden channels of SLL layers before the first and the second Haar step; 0 leaves one out.
+            stride: from block to block, 8 or 4; blocks that overlap give four times as many numbers.
 
         Raises:
-            ValueError: if these are not two numbers from 0.
+            ValueError: if `hidden` is not two numbers from 0, or the stride is another one.
 
         Source: this course; after the scattering transform, Bruna and Mallat, Invariant scattering convolution
         networks, TPAMI 2013.
         """
-        if len(hidden) != 2 or min(hidden) < 0:
-            raise ValueError(f"hidden is {hidden}; give two numbers from 0, for 8 x 8 and for 4 x 4")
-        channels = 3 * 8 * 8
+        if len(hidden) != 2 or min(hidden) < 0 or stride not in (4, 8):
+            raise ValueError(f"hidden is {hidden}, stride {stride}; give two numbers from 0, and 4 or 8")
+        channels, levels = 3 * 8 * 8, 3 if stride == 8 else 4
         layers: list[nn.Module] = [Abs(keep=3)]  # the three are mean colours
-        for level, width in enumerate((*hidden, 0)):
-            if width:
+        for level in range(levels):
+            if width := (*hidden, 0, 0)[level]:
                 residual = SLLConv2d(channels * 4**level, width)
                 with torch.no_grad():
                     residual.bias.sub_(0.3)  # few units are active at first, so little is lost
                 layers.append(residual)
-            layers.append(Haar2d())
-        head = nn.Sequential(nn.Flatten(), Gains.for_wavelets(channels, 3))
-        return cls(BlockCosines(8), nn.Sequential(*layers), head, image_size=64, out_features=12288)
+            layers += [Haar2d(), AbsDetails(level + 1)]
+        head = nn.Sequential(nn.Flatten(), Gains.for_wavelets(channels, levels))
+        features = channels * 4**levels
+        return cls(BlockCosines(8, stride), nn.Sequential(*layers), head, image_size=64, out_features=features)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Embed images.
