@@ -479,8 +479,8 @@ def finetune(
     network: Annotated[
         str,
         typer.Option(
-            help="Where to start: untrained scattering, tiny (64 x 64 pixels), small, ... (224); a student.pt of "
-            "distill; a metric's .safetensors."
+            help="Where to start: untrained scattering, scattering-sll, tiny (64 x 64), small, ... (224); a "
+            "student.pt of distill; a metric's .safetensors."
         ),
     ] = "scattering",
     recipe: Annotated[

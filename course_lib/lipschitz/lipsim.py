@@ -25,6 +25,7 @@ PUBLISHED = {  # channels, convolutions, dense layers, their hidden units
     "large": (90, 50, 10, 2048),
     "xlarge": (120, 70, 15, 2048),
 }
+SCATTERING = {"scattering": (0, 0), "scattering-sll": (96, 96)}  # hidden channels of SLL layers
 CACHED = 2**22  # numbers in a layer's activations; more leaves the processor's cache and takes twice the time
 OFFICIAL_KEY = re.compile(r"((?:module\.|backbone\.)*(?:model\.)?)(?:convs|linear|base)\.\d")
 
@@ -60,22 +61,22 @@ class LipSimNet(nn.Module):
 
         Args:
             name: "small", "medium", "large" or "xlarge" for the published network at 224 x 224 pixels, whose dense
-                layers hold 0.25, 0.96, 1.4 and 2.9 GB; "tiny" and "scattering" for our own at 64 x 64, trained in
-                minutes on a CPU.
+                layers hold 0.25, 0.96, 1.4 and 2.9 GB; "tiny", "scattering" and "scattering-sll" for our own at
+                64 x 64, trained in minutes on a CPU.
             out_features: numbers in an embedding; by default 1792 (that of DreamSim's ensemble), for "tiny" 256;
-                "scattering" always has 12,288.
+                the scattering networks always have 12,288.
 
         Raises:
             ValueError: for another name, or more out_features than the network has.
         """
         if name == "tiny":
             return cls.tiny(256 if out_features is None else out_features)
-        if name == "scattering":
+        if name in SCATTERING:
             if out_features not in (None, 12288):
-                raise ValueError(f"out_features is {out_features}; the network scattering has 12288")
-            return cls.scattering()
+                raise ValueError(f"out_features is {out_features}; the network {name} has 12288")
+            return cls.scattering(SCATTERING[name])
         if name not in PUBLISHED:
-            raise ValueError(f"no preset {name!r}; choose tiny, scattering, {', '.join(PUBLISHED)}")
+            raise ValueError(f"no preset {name!r}; choose tiny, {', '.join((*SCATTERING, *PUBLISHED))}")
         return cls.published(*PUBLISHED[name], out_features=1792 if out_features is None else out_features)
 
     @classmethod
