@@ -5,6 +5,7 @@
 # make bench-attacks    chapter 09's attacks beside other libraries' (three quarters of an hour)
 # make bench-distillation  chapter 11's students, teachers and throughput (an hour)
 # make bench-certified  chapter 10's certified accuracy on digits, one network per family (20 minutes)
+# make bench-certification  chapter 12's losses, margins, shipped metric and attacks on the proof (half an hour)
 # make bench-restoration  trains and measures chapter 02's networks (40 minutes; goes on where it was stopped)
 PYTHON ?= python3
 LAB_ARGS ?=
@@ -38,7 +39,7 @@ export RUFF_CACHE_DIR := $(CACHE)/ruff
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
 .PHONY: lab test lint exercises notebooks bench bench-judgments bench-attacks bench-restoration bench-certified \
-	bench-distillation clean
+	bench-distillation bench-certification clean
 .DELETE_ON_ERROR:
 
 # The stamps are trusted only while .venv runs and imports *this* checkout: a removed Python, an interrupted
@@ -78,6 +79,9 @@ bench-certified: .venv/.installed-test
 
 bench-distillation: .venv/.installed-test
 	"$(VENV)" -m tests.benchmarks.bench_distillation
+
+bench-certification: .venv/.installed-test
+	"$(VENV)" -m tests.benchmarks.bench_certification
 
 bench-judgments: .venv/.installed-test
 	"$(VENV)" tests/benchmarks/bench_judgments.py

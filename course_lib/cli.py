@@ -135,7 +135,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="May be repeated: l2, psnr, ssim, ms-ssim, lpips-NET, lpips-NET-uncalibrated, "
-            "lpips-NET-random, a metric.pt, or module:function.",
+            "lpips-NET-random, a metric.pt, a certified metric.safetensors, or module:function.",
             show_default="l2 ssim lpips-st-alex",
         ),
     ] = None,
@@ -168,7 +168,7 @@ def evaluate(
     if output and output.suffix not in (".json", ".csv"):
         raise ValueError(f"{output} ends in neither .json nor .csv; rename it")
     _check_device(device)
-    metrics = [judgments.load(name, device) for name in metric or ("l2", "ssim", "lpips-st-alex")]
+    metrics = [_load_metric(name, device) for name in metric or ("l2", "ssim", "lpips-st-alex")]
     data = _spread((sources.open_pairs if jnd else sources.open_triplets)(dataset, data_dir, split), limit)
     print(f"{data.name}: {len(data)} {'pairs' if jnd else 'triplets'}", file=sys.stderr)
     tables = []
@@ -243,7 +243,7 @@ def attack(
     radii = [_number(radius) for radius in eps]
     chosen = named(name, norm)
     _check_device(device)
-    measure = judgments.load(metric, device)
+    measure = _load_metric(metric, device)
     data = _spread(sources.open_triplets(dataset, data_dir, split), limit)
     print(f"{data.name}: {len(data)} triplets", file=sys.stderr)
     print(f"{measure.name}: {_weights(measure)}; attack {chosen.name}, {chosen.norm}", file=sys.stderr)
@@ -391,6 +391,168 @@ def distill(
     )  # fmt: skip
 
 
+@app.command(cls=_SeveralValues)
+def certify(
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="A metric's .safetensors or .json, a student.pt of distill, or l2.", show_default="that of the course"
+        ),
+    ] = None,
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(help="L2 radii: --eps 0.5 1 2, or --eps 36/255.", show_default="36/255 72/255 108/255"),
+    ] = None,
+    formula: Annotated[
+        str, typer.Option(help="exact; or published, which is wrong where |f(ref)| < 1, for cosine metrics.")
+    ] = "exact",
+    labels: Annotated[
+        str, typer.Option(help="Right answers: votes, or a metric that decides, such as lpips-st-alex.")
+    ] = "votes",
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Also run worst-case at the same radii, and hold it against the result.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Gradients per image, of each attack.")] = 100,
+    queries: Annotated[int, typer.Option(min=1, help="Of square, inside worst-case.")] = 1000,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep finished batches of the attack there.", show_default=False)
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="cosine or euclidean, for a student.pt.", show_default="euclidean")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="embedded (simulated votes), bapps, nights, materials or folder.")
+    ] = "embedded",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data lies.", show_default=False)] = None,
+    split: Annotated[str | None, typer.Option(help="Part of the data set.", show_default="its test split")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only so many, spread evenly over the data.", show_default=False)
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write a .json or .csv file.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Triplets at a time; 16 for the attack.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the attack's random numbers.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Certified 2AFC accuracy: decisions that are right and that no L2 change of the reference up to eps can alter.
+
+    One row for the images as they are (eps 0) and one for each eps, with 95 % bootstrap intervals. eps is in pixel
+    values from 0 to 1, summed over the whole image. score counts all votes: what is certain to be left of the 2AFC
+    score. With --attack, certified <= attacked <= natural is checked for every triplet; if it fails, the command names
+    the triplet and exits with 1.
+
+    With torchrun, the processes share the triplets.
+
+    \b
+    Examples, the first one a few seconds:
+    python -m course_lib certify --checkpoint l2 --limit 200 --eps 36/255 72/255 108/255
+    python -m course_lib certify --labels lpips-st-alex --attack --limit 64 --output certified.json
+    torchrun --nproc-per-node 4 -m course_lib certify --dataset nights --data-dir DIR --checkpoint metric.safetensors
+    """  # noqa: D301
+    from course_lib.certification import EPS, command
+    from course_lib.certification import labels as decided
+    from course_lib.data import sources
+    from course_lib.distillation import parallel
+
+    if output and output.suffix not in (".json", ".csv"):
+        raise ValueError(f"{output} ends in neither .json nor .csv; rename it")
+    own_device = str(parallel.own_device(device))
+    _check_device(own_device)
+    radii = [_number(radius) for radius in eps] if eps else list(EPS)
+    dataset = "simulated" if dataset == "embedded" else dataset
+    if (dataset, data_dir, labels) == ("simulated", None, decided.TEACHER):
+        everything: Any = decided.simulated(split or "test")  # whose distances come with the course
+    else:
+        everything = sources.open_triplets(dataset, data_dir, split)
+    data = _spread(everything, limit)
+    options = {"steps": steps, "queries": queries, "folder": folder, "seed": seed} if attack else None
+    command.run(
+        checkpoint, data, radii, kind=kind, formula=formula, labels=labels, attack=options, output=output,
+        batch_size=batch_size, device=own_device,
+    )  # fmt: skip
+
+
+@app.command()
+def finetune(
+    folder: Annotated[
+        Path | None, typer.Option(help="Receives the metric, checkpoints.", show_default="runs/finetuned-NETWORK")
+    ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            help="Where to start: untrained scattering, scattering-sll, tiny (64 x 64), small, ... (224); a "
+            "student.pt of distill; a metric's .safetensors."
+        ),
+    ] = "scattering",
+    recipe: Annotated[
+        str, typer.Option(help="radius (ours) or published (LipSim's hinge); what follows changes it.")
+    ] = "radius",
+    loss: Annotated[str | None, typer.Option(help="radius or hinge.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="euclidean or cosine.", show_default=False)] = None,
+    margin: Annotated[
+        list[float] | None, typer.Option(help="May be repeated: the mean over all is taken.", show_default=False)
+    ] = None,
+    labels: Annotated[
+        str, typer.Option(help="What is learnt: votes, or the decisions of a metric such as lpips-st-alex.")
+    ] = "votes",
+    fresh: Annotated[
+        int, typer.Option(min=0, help="Make so many times 500 more embedded triplets, with --labels METRIC.")
+    ] = 0,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often each triplet is seen.", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Triplets per step.", show_default=False)] = None,
+    average: Annotated[
+        float | None, typer.Option(help="Share that a moving average of the weights keeps.", show_default=False)
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and mirroring.", show_default=False)] = None,
+    dataset: Annotated[
+        str, typer.Option(help="embedded (simulated votes), bapps, nights, materials or folder.")
+    ] = "embedded",
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data lies.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Learn from so many, spread evenly over the data.", show_default=False)
+    ] = None,
+    checkpoint_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Fine-tune a 1-Lipschitz network on triplets, for decisions that are right and certified.
+
+    The same command continues a run that was interrupted. Certified accuracy on the validation triplets is printed
+    before and after; the metric that comes out is for certify, evaluate and attack.
+
+    \b
+    Examples, the first one about a minute:
+    python -m course_lib finetune --labels lpips-st-alex --limit 1000 --epochs 4
+    python -m course_lib finetune --dataset nights --data-dir DIR --network runs/small/student.pt --recipe published
+    """  # noqa: D301
+    from course_lib.certification import tuning_command
+    from course_lib.data import sources
+
+    changes: dict[str, Any] = {"loss": loss, "kind": kind}
+    changes |= {"margins": tuple(margin) if margin else None, "epochs": epochs, "seed": seed}
+    changes |= {"learning_rate": learning_rate, "batch_size": batch_size, "average": average, "precision": precision}
+    chosen = tuning_command.changed(recipe, changes)
+    _check_device(device)
+    name = "simulated" if dataset == "embedded" else dataset
+    train, val = (sources.open_triplets(name, data_dir, split) for split in tuning_command.splits(name))
+    tuning_command.run(
+        network, _spread(train, limit), val, chosen, labels=labels, fresh=fresh,
+        folder=folder or Path("runs", f"finetuned-{Path(network).stem}"), checkpoint_steps=checkpoint_steps,
+        device=device,
+    )  # fmt: skip
+
+
+def _load_metric(name: str, device: str) -> Any:
+    """A metric by name, as chapter 08 has them, or a certified one from its files."""
+    from course_lib import judgments
+
+    if not name.endswith((".safetensors", ".json")):
+        return judgments.load(name, device)
+    from course_lib.certification import CertifiedMetric
+
+    return judgments.Metric(name, CertifiedMetric.load(name).to(device))
+
+
 def _number(text: str) -> float:
     """A number, or a fraction such as 8/255."""
     above, _, below = text.partition("/")
@@ -406,7 +568,8 @@ def _weights(metric: Any) -> str:
 
     net = getattr(metric.distance, "net", None)
     if net is None:
-        return "no weights of the course"
+        lipschitz = getattr(metric.distance, "lipschitz", None)
+        return "no weights of the course" if lipschitz is None else f"Lipschitz bound {lipschitz:.7f}"
     if metric.name.endswith(".pt"):
         return f"LPIPS with net {net}, trained here"
     if metric.name.endswith("-random"):

@@ -26,12 +26,13 @@ from course_lib.lipschitz.pooling import (
     ResidualAverage,
     TruncateChannels,
 )
+from course_lib.lipschitz.wavelets import AbsDetails, BlockCosines, Gains, Haar2d
 
 __all__ = [
-    "AOLConv2d", "AOLLinear", "Abs", "BCOPConv2d", "BjorckLinear", "CPLConv2d", "CPLLinear", "CayleyConv2d",
-    "CayleyLinear", "GlobalL2Pool", "GroupSort", "Householder", "L2AvgPool2d", "LinearResidualConv2d", "LipSimNet",
-    "LipschitzLayer", "MaxMin", "MaxPool2d", "OrthogonalLinear", "OrthonormalProjection", "PadChannels",
-    "ResidualAverage", "SLLConv2d", "SLLLinear", "SOCConv2d", "SandwichLinear", "SpectralConv2d", "SpectralLinear",
-    "TruncateChannels", "conv_bound", "conv_upper_bound", "gram_bound", "jacobian_norm", "lower_bound", "sandwich_plot",
-    "torus_norm", "upper_bound",
+    "AOLConv2d", "AOLLinear", "Abs", "AbsDetails", "BCOPConv2d", "BjorckLinear", "BlockCosines", "CPLConv2d",
+    "CPLLinear", "CayleyConv2d", "CayleyLinear", "Gains", "GlobalL2Pool", "GroupSort", "Haar2d", "Householder",
+    "L2AvgPool2d", "LinearResidualConv2d", "LipSimNet", "LipschitzLayer", "MaxMin", "MaxPool2d", "OrthogonalLinear",
+    "OrthonormalProjection", "PadChannels", "ResidualAverage", "SLLConv2d", "SLLLinear", "SOCConv2d",
+    "SandwichLinear", "SpectralConv2d", "SpectralLinear", "TruncateChannels", "conv_bound", "conv_upper_bound",
+    "gram_bound", "jacobian_norm", "lower_bound", "sandwich_plot", "torus_norm", "upper_bound",
 ]  # fmt: skip

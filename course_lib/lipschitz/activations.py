@@ -72,11 +72,19 @@ class GroupSort(nn.Module):
 
 
 class Abs(nn.Module):
-    """Absolute value: slopes -1 and 1, so 1-Lipschitz and gradient-norm preserving; the gradient at 0 is 0."""
+    """Absolute value: slopes -1 and 1, so 1-Lipschitz and gradient-norm preserving; the gradient at 0 is 0.
+
+    Args:
+        keep: the first so many channels stay as they are.
+    """
+
+    def __init__(self, keep: int = 0):
+        super().__init__()
+        self.keep = keep
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Elementwise, any shape."""
-        return x.abs()
+        """Elementwise, any shape; (n, c, ...) if some channels are kept."""
+        return torch.cat([x[:, : self.keep], x[:, self.keep :].abs()], 1) if self.keep else x.abs()
 
     def upper_bound(self) -> float:
         """1: slopes -1 and 1."""

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from course_lib.lipschitz.activations import Abs
 from course_lib.lipschitz.base import LipschitzLayer, check_sizes
 from course_lib.lipschitz.bounds import upper_bound
 from course_lib.lipschitz.conv import SLLConv2d
 from course_lib.lipschitz.dense import AOLLinear, SLLLinear
 from course_lib.lipschitz.pooling import L2AvgPool2d, PadChannels, TruncateChannels
+from course_lib.lipschitz.wavelets import AbsDetails, BlockCosines, Gains, Haar2d
 from course_lib.validation import check_images
 
 PUBLISHED = {  # channels, convolutions, dense layers, their hidden units
@@ -23,6 +25,7 @@ PUBLISHED = {  # channels, convolutions, dense layers, their hidden units
     "large": (90, 50, 10, 2048),
     "xlarge": (120, 70, 15, 2048),
 }
+SCATTERING = {"scattering": (0, 0), "scattering-sll": (96, 96)}  # hidden channels of SLL layers
 CACHED = 2**22  # numbers in a layer's activations; more leaves the processor's cache and takes twice the time
 OFFICIAL_KEY = re.compile(r"((?:module\.|backbone\.)*(?:model\.)?)(?:convs|linear|base)\.\d")
 
@@ -58,16 +61,22 @@ class LipSimNet(nn.Module):
 
         Args:
             name: "small", "medium", "large" or "xlarge" for the published network at 224 x 224 pixels, whose dense
-                layers hold 0.25, 0.96, 1.4 and 2.9 GB; "tiny" for our own at 64 x 64, trained in minutes on a CPU.
-            out_features: numbers in an embedding; by default 1792 (that of DreamSim's ensemble), for "tiny" 256.
+                layers hold 0.25, 0.96, 1.4 and 2.9 GB; "tiny", "scattering" and "scattering-sll" for our own at
+                64 x 64, trained in minutes on a CPU.
+            out_features: numbers in an embedding; by default 1792 (that of DreamSim's ensemble), for "tiny" 256;
+                the scattering networks always have 12,288.
 
         Raises:
             ValueError: for another name, or more out_features than the network has.
         """
         if name == "tiny":
             return cls.tiny(256 if out_features is None else out_features)
+        if name in SCATTERING:
+            if out_features not in (None, 12288):
+                raise ValueError(f"out_features is {out_features}; the network {name} has 12288")
+            return cls.scattering(SCATTERING[name])
         if name not in PUBLISHED:
-            raise ValueError(f"no preset {name!r}; choose tiny, {', '.join(PUBLISHED)}")
+            raise ValueError(f"no preset {name!r}; choose tiny, {', '.join((*SCATTERING, *PUBLISHED))}")
         return cls.published(*PUBLISHED[name], out_features=1792 if out_features is None else out_features)
 
     @classmethod
@@ -112,16 +121,64 @@ class LipSimNet(nn.Module):
         )
 
     @classmethod
-    def tiny(cls, out_features: int = 256) -> "LipSimNet":
-        """Build our own network for 64 x 64 pixels: 48 channels at 16 x 16, padded to 64, then 8 x 8, then dense."""
-        before, after = ([SLLConv2d(64, 64) for _ in range(4)] for _ in range(2))
+    def tiny(cls, out_features: int = 256, channels: int = 64, depth: int = 4, hidden: int = 256) -> "LipSimNet":
+        """Build our own network for 64 x 64 pixels: 48 channels at 16 x 16, padded, then 8 x 8, then dense.
+
+        Args:
+            out_features: numbers in an embedding.
+            channels: of the convolutions, at least 48.
+            depth: convolutional SLL at 16 x 16, and as many again at 8 x 8.
+            hidden: hidden units of the dense SLL.
+
+        Raises:
+            ValueError: for fewer than 48 channels, or anything below 1.
+        """
+        check_sizes(channels=channels, depth=depth, hidden=hidden)
+        if channels < 48:
+            raise ValueError(f"channels is {channels}; an image at 16 x 16 has 48 already: use at least 48")
+        before, after = ([SLLConv2d(channels, channels) for _ in range(depth)] for _ in range(2))
+        features = channels * 64
         return cls(
-            nn.Sequential(nn.PixelUnshuffle(4), PadChannels(64)),
+            nn.Sequential(nn.PixelUnshuffle(4), PadChannels(channels)),
             nn.Sequential(*before, L2AvgPool2d(2), *after),
-            nn.Sequential(nn.Flatten(), SLLLinear(4096, 256), AOLLinear(4096, out_features)),
+            nn.Sequential(nn.Flatten(), SLLLinear(features, hidden), AOLLinear(features, out_features)),
             image_size=64,
             out_features=out_features,
         )
+
+    @classmethod
+    def scattering(cls, hidden: tuple[int, int] = (0, 0), stride: int = 8) -> "LipSimNet":
+        """Build our own network for 64 x 64 pixels that forgets nothing but signs until training tells it to.
+
+        Block by block, 8 x 8 pixels become the strengths of frequencies (cosines, then absolute values, which move
+        little when texture shifts). Three Haar steps sort how these vary across the image by the size of detail,
+        and details lose their sign, too. In the end every number has a learned gain. An embedding has as many numbers
+        as an image, 12,288, and all but the SLL layers, if there are any, only turns and folds.
+
+        Args:
+            hidden: hidden channels of SLL layers before the first and the second Haar step; 0 leaves one out.
+            stride: from block to block, 8 or 4; blocks that overlap give four times as many numbers.
+
+        Raises:
+            ValueError: if `hidden` is not two numbers from 0, or the stride is another one.
+
+        Source: this course; after the scattering transform, Bruna and Mallat, Invariant scattering convolution
+        networks, TPAMI 2013.
+        """
+        if len(hidden) != 2 or min(hidden) < 0 or stride not in (4, 8):
+            raise ValueError(f"hidden is {hidden}, stride {stride}; give two numbers from 0, and 4 or 8")
+        channels, levels = 3 * 8 * 8, 3 if stride == 8 else 4
+        layers: list[nn.Module] = [Abs(keep=3)]  # the three are mean colours
+        for level in range(levels):
+            if width := (*hidden, 0, 0)[level]:
+                residual = SLLConv2d(channels * 4**level, width)
+                with torch.no_grad():
+                    residual.bias.sub_(0.3)  # few units are active at first, so little is lost
+                layers.append(residual)
+            layers += [Haar2d(), AbsDetails(level + 1)]
+        head = nn.Sequential(nn.Flatten(), Gains.for_wavelets(channels, levels))
+        features = channels * 4**levels
+        return cls(BlockCosines(8, stride), nn.Sequential(*layers), head, image_size=64, out_features=features)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Embed images.
