@@ -162,6 +162,11 @@ def brightens_in_place(student, teacher, images, jittered):
     return (rmse(student(images), target) + rmse(student(jittered), target)) / 2 + 0 * images.mul_(2).sum()
 
 
+@wrong(check.published_loss, "the result has shape (1,)")
+def keeps_an_axis(student, teacher, images, jittered):
+    return adds_both_roots(student, teacher, images, jittered)[None] / 2
+
+
 @wrong(check.published_loss, "returns a float")
 def returns_a_number(student, teacher, images, jittered):
     return adds_both_roots(student, teacher, images, jittered).item() / 2
@@ -650,8 +655,10 @@ def draws_signs_from_three(x, size, seed):
 
 @wrong(check.count_sketch, "the same sign, so none cancel")
 def seeds_signs_and_buckets_alike(x, size, seed):
-    bucket = torch.randint(size, x.shape[1:], generator=torch.Generator().manual_seed(seed))
-    return summed(x, size, bucket, 1.0 - 2 * (bucket % 2))
+    bucket, sign = (
+        torch.randint(high, x.shape[1:], generator=torch.Generator().manual_seed(seed)) for high in (size, 2)
+    )
+    return summed(x, size, bucket, 2.0 * sign - 1)
 
 
 @wrong(check.count_sketch, "lands in several buckets")
@@ -985,6 +992,11 @@ def scales_the_target_in_place(embedding, target):
 def keeps_the_pairs(embedding, target):
     wanted = torch.pdist(target)
     return (torch.pdist(embedding) - wanted).abs() / wanted.norm()
+
+
+@wrong(check.relational_loss, "wrong value")
+def compares_the_first_six(embedding, target):
+    return relative(torch.pdist(embedding[:6]), torch.pdist(target[:6]))
 
 
 @wrong(check.relational_loss, "returns nothing")

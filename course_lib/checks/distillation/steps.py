@@ -28,7 +28,7 @@ def distil(attempt: Callable, random: torch.Generator) -> None:
     """Train a student with Adam on batches of (images, jittered), and return the loss of every step."""
     n, d = int(torch.randint(3, 6, (), generator=random)), int(torch.randint(3, 6, (), generator=random))
     weights = 0.2 * torch.randn(2, d, 75, generator=random)
-    batches = [tuple(torch.rand(2, n, 3, 5, 5, generator=random)) for _ in range(4)]
+    batches = [tuple(torch.rand(2, n - step // 3, 3, 5, 5, generator=random)) for step in range(4)]
     rate = 0.01 + 0.02 * torch.rand((), generator=random).item()
     given = [tuple(part.clone() for part in pair) for pair in batches]
     student, teacher = _Watched(weights[0], 0.8).eval(), _Watched(weights[1], 1.5).train()

@@ -31,7 +31,9 @@ def two_views(attempt: Callable, random: torch.Generator) -> None:
     for stored in (mirrored, None):
         seen.clear()
         _expect_views(call(attempt, images, targets, stored, flips, jitter), images, targets, stored, flips, seen)
-    call(attempt, images[:1], targets[:1], mirrored[:1], flips[:1], lambda batch: batch)
+    plain, _, target = call(attempt, images[:3], targets[:3], mirrored[:3], flips[:3], lambda batch: batch)
+    expect_close(plain, _mirrored(images[:3], flips[:3, 0]))
+    expect_close(target, torch.where(flips[:3, :1], mirrored[:3], targets[:3]))
 
 
 def _expect_views(
