@@ -74,8 +74,8 @@ FULL: dict[str, Any] = {
     "teachers": {"nets": ("st-alex", "st-vgg"), "dims": (64, 128, 256, 512, 1024), "pairs": 160, "triplets": 400},
     "students": {"crops": 3200, "images": 300, "triplets": 500, "recipe": SHORT},
     "longer": {
-        "crops": 19200, "images": 300, "triplets": 500, "teacher": MAIN,
-        "recipe": replace(SHORT, loss="relational", epochs=9),
+        "crops": 12800, "images": 300, "triplets": 500, "teacher": MAIN,
+        "recipe": replace(SHORT, loss="relational", epochs=5),
     },
 }  # fmt: skip
 QUICK: dict[str, Any] = {

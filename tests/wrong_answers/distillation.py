@@ -162,6 +162,11 @@ def brightens_in_place(student, teacher, images, jittered):
     return (rmse(student(images), target) + rmse(student(jittered), target)) / 2 + 0 * images.mul_(2).sum()
 
 
+@wrong(check.published_loss, "the result has shape (1,)")
+def keeps_an_axis(student, teacher, images, jittered):
+    return adds_both_roots(student, teacher, images, jittered)[None] / 2
+
+
 @wrong(check.published_loss, "returns a float")
 def returns_a_number(student, teacher, images, jittered):
     return adds_both_roots(student, teacher, images, jittered).item() / 2
@@ -257,6 +262,12 @@ def jitters_the_target(student, teacher, batches, rate):
 @wrong(check.distil, "gradients pile up")
 def never_clears_gradients(student, teacher, batches, rate):
     return loop(student.train(), teacher.eval(), batches, rate, zero="never")
+
+
+@wrong(check.distil, "gradients were cleared once")
+def clears_gradients_before_the_loop(student, teacher, batches, rate):
+    student.train().zero_grad()
+    return loop(student, teacher.eval(), batches, rate, zero="never")
 
 
 @wrong(check.distil, "that the student came with was not cleared")
@@ -471,7 +482,7 @@ def sorts_the_targets(images, targets, mirrored, flips, jitter):
     return plain, second, torch.cat((targets[~flips[:, 0]], (targets if mirrored is None else mirrored)[flips[:, 0]]))
 
 
-@wrong(check.two_views, "TypeError")
+@wrong(check.two_views, "`mirrored` is None: ask first")
 def needs_mirrored_targets(images, targets, mirrored, flips, jitter):
     plain, second, _ = views(images, targets, None, flips, jitter)
     return plain, second, torch.where(flips[:, :1], mirrored, targets)
@@ -480,6 +491,13 @@ def needs_mirrored_targets(images, targets, mirrored, flips, jitter):
 @wrong(check.two_views, "both views are flipped by the same coin")
 def flips_both_alike(images, targets, mirrored, flips, jitter):
     return views(images, targets, mirrored, flips, jitter, second=0)
+
+
+@wrong(check.two_views, "jittered first and mirrored then")
+def jitters_before_mirroring(images, targets, mirrored, flips, jitter):
+    plain, _, target = views(images, targets, mirrored, flips, lambda batch: batch)
+    changed = jitter(images.float() / 255)
+    return plain, chosen(flips[:, 1], changed.flip(3), changed), target
 
 
 @wrong(check.two_views, "the plain view has the coin of the other")
@@ -650,8 +668,10 @@ def draws_signs_from_three(x, size, seed):
 
 @wrong(check.count_sketch, "the same sign, so none cancel")
 def seeds_signs_and_buckets_alike(x, size, seed):
-    bucket = torch.randint(size, x.shape[1:], generator=torch.Generator().manual_seed(seed))
-    return summed(x, size, bucket, 1.0 - 2 * (bucket % 2))
+    bucket, sign = (
+        torch.randint(high, x.shape[1:], generator=torch.Generator().manual_seed(seed)) for high in (size, 2)
+    )
+    return summed(x, size, bucket, 2.0 * sign - 1)
 
 
 @wrong(check.count_sketch, "lands in several buckets")
@@ -987,6 +1007,11 @@ def keeps_the_pairs(embedding, target):
     return (torch.pdist(embedding) - wanted).abs() / wanted.norm()
 
 
+@wrong(check.relational_loss, "wrong value")
+def compares_the_first_six(embedding, target):
+    return relative(torch.pdist(embedding[:6]), torch.pdist(target[:6]))
+
+
 @wrong(check.relational_loss, "returns nothing")
 def forgets_to_return_the_relation(embedding, target):
     relative(torch.pdist(embedding), torch.pdist(target))
@@ -1079,6 +1104,11 @@ def shuffles_the_steps(n, batch, rank, world, epoch, seed):
     return order[shuffled(steps, seed + epoch)]
 
 
+@wrong(check.share, "the one before it, rotated")
+def rotates_one_order(n, batch, rank, world, epoch, seed):
+    return divided(shuffled(n, seed).roll(epoch), batch, rank, world)
+
+
 @wrong(check.share, "some epochs have the same order")
 def repeats_every_third_epoch(n, batch, rank, world, epoch, seed):
     return divided(shuffled(n, seed + epoch % 3), batch, rank, world)
@@ -1139,6 +1169,18 @@ def divides_what_cannot_be_divided(n, batch, rank, world, epoch, seed):
     return order[:, rank * own : (rank + 1) * own]
 
 
+@wrong(check.share, "ends with AssertionError")
+def asserts_what_callers_may_get_wrong(n, batch, rank, world, epoch, seed):
+    assert batch % world == 0
+    return divided(shuffled(n, seed + epoch), batch, rank, world)
+
+
+@wrong(check.share, "ends with RuntimeError")
+def leaves_the_refusal_to_view(n, batch, rank, world, epoch, seed):
+    steps = n // batch
+    return shuffled(n, seed + epoch)[: steps * batch].view(steps, world, -1)[:, rank]
+
+
 @wrong(check.share, "returns a list")
 def returns_lists(n, batch, rank, world, epoch, seed):
     return divided(shuffled(n, seed + epoch), batch, rank, world).tolist()
@@ -1189,6 +1231,13 @@ def returns_instance_normalisation(images, targets):
 def returns_a_linear_layer(images, targets):
     layer = nn.Linear(3072, 512)
     layer.weight.data *= 5
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+@wrong(check.student, "the network gives NaN")
+def divides_by_zero(images, targets):
+    layer = AOLLinear(3072, 4)
+    layer.weight.data.fill_(torch.nan)
     return nn.Sequential(nn.Flatten(), layer)
 
 

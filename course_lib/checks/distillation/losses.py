@@ -84,6 +84,10 @@ def published_loss(attempt: Callable, random: torch.Generator) -> None:
             ),
         },
     )
+    few = images[: n - 1]
+    with torch.no_grad():
+        expected = (_rmse(f[:-1], t[:-1]) + _rmse(student(jittered[:-1]), t[:-1])) / 2
+    expect_close(call(attempt, student, teacher, few, jittered[: n - 1]), expected)
     slope = gradient(lambda weight: attempt(_with(student, weight), teacher, images, jittered), [student.weight], 0)
     halves = [_slope(student, [(images, t)]), _slope(student, [(jittered, t)])]
     expect_gradient(
@@ -156,7 +160,7 @@ def _rmse(a: Tensor, b: Tensor) -> Tensor:
 @exercise("11.6")
 def relational_loss(attempt: Callable, random: torch.Generator) -> None:
     """|D - D*| / |D*| over all pairs of a batch, whose scale is the teacher's, with a finite gradient everywhere."""
-    n, d = (int(torch.randint(5, 9, (), generator=random)) for _ in range(2))
+    n, d = (int(torch.randint(6, 10, (), generator=random)) for _ in range(2))
     e, t = 0.3 * torch.randn(n, d, generator=random), 2 * torch.randn(n, d + 3, generator=random)
     own, wanted = _distances(e), _distances(t)
     error, size = own - wanted, wanted.norm()
@@ -229,6 +233,9 @@ def relational_loss(attempt: Callable, random: torch.Generator) -> None:
             ),
         },
     )
+    more = torch.cat((e, e[:3] + 1)), torch.cat((t, t[:3] - 2))
+    size = _distances(more[1]).norm()
+    expect_close(call(attempt, *more), ((_distances(more[0]) - _distances(more[1])).norm() / size).float())
     slope = gradient(attempt, [e, t], 0)
     if slope.isnan().any():
         raise Mistake(

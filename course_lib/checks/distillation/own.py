@@ -96,6 +96,11 @@ def student(attempt: Callable, random: torch.Generator) -> None:
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 4:
             shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise Mistake(f"the network gives {shape} for 4 images; an embedding is (n, d): end with nn.Flatten()")
+        if not found.isfinite().all():
+            raise Mistake(
+                "the network gives NaN: one step with an infinite gradient is enough, such as of log 0, where an image "
+                "and its distortion are equal"
+            )
         if not torch.allclose(network(some[:1]), found[:1], atol=1e-4):
             raise Mistake("an image alone has another embedding than in a batch, so no distance is its own")
     try:
@@ -105,7 +110,7 @@ def student(attempt: Callable, random: torch.Generator) -> None:
     if bound > 1 + 1e-4:
         raise Mistake(f"the bound from above is {bound:.3g}, so it is not 1-Lipschitz; use layers whose bound is 1")
     _expect_slow(network, held_out, bound)
-    if not any(p.requires_grad for p in network.parameters()):
+    if next(network.parameters(), None) is None:
         raise Mistake("the network has no parameters, so it has not learnt from anybody")
     perception, _, certified = scores(network)
     if perception < PERCEPTION and certified < CERTIFIED:

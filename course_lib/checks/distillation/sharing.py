@@ -40,6 +40,11 @@ def share(attempt: Callable, random: torch.Generator) -> None:
         attempt(20, 6, 0, 4, 0, 0)
     except ValueError:
         return
+    except Exception as error:
+        raise Mistake(
+            f"a batch of 6 among 4 processes ends with {type(error).__name__}; before you divide, raise a ValueError "
+            "that says why not"
+        ) from None
     raise Mistake("a batch of 6 cannot be divided among 4 processes; raise a ValueError that says so")
 
 
@@ -88,6 +93,8 @@ def _expect_shares(attempt: Callable, n: int, batch: int, world: int, seed: int)
     together = [{tuple(sorted(step)) for step in torch.cat(shares, 1).tolist()} for shares in epochs]
     if together[0] == together[1]:
         raise Mistake("the same images share a step in every epoch; shuffle the images, not only the steps")
+    if _successors(first, second) > 0.5:
+        raise Mistake(f"an epoch is the one before it, rotated; draw an order for each: {HOW}")
     if any(torch.equal(torch.cat(a, 1), torch.cat(b, 1)) for a, b in itertools.combinations(epochs, 2)):
         raise Mistake("some epochs have the same order; each has one of its own: seed + epoch")
     own = [{tuple(sorted(shares[0].flatten().tolist()))} for shares in epochs]
@@ -133,3 +140,9 @@ def _neighbours(steps: Tensor) -> float:
     """Share of the images whose next in number is beside them, in a flat order of any direction."""
     flat = steps.flatten()
     return float((flat.diff().abs() == 1).double().mean())
+
+
+def _successors(steps: Tensor, others: Tensor) -> float:
+    """Share of the images that are followed by the same image in both orders."""
+    a, b = ({*itertools.pairwise(order.flatten().tolist())} for order in (steps, others))
+    return len(a & b) / len(a)

@@ -10,13 +10,20 @@ from course_lib.checks import Mistake, exercise, expect_close
 BETAS = (0.5, 0.9)
 
 
+class _Calls(list):
+    """A list that a copy of its owner shares, so that whoever asks a copy of the teacher has asked the teacher."""
+
+    def __deepcopy__(self, memo: dict) -> "_Calls":
+        return self
+
+
 class _Watched(nn.Module):
     """A linear network with something like dropout, which notes how it was called."""
 
     def __init__(self, weight: Tensor, factor: float):
         super().__init__()
         self.weight, self.factor = nn.Parameter(weight.clone()), factor
-        self.calls: list[tuple[bool, Tensor]] = []
+        self.calls: list[tuple[bool, Tensor]] = _Calls()
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls.append((self.training, images.detach().clone()))
@@ -28,7 +35,7 @@ def distil(attempt: Callable, random: torch.Generator) -> None:
     """Train a student with Adam on batches of (images, jittered), and return the loss of every step."""
     n, d = int(torch.randint(3, 6, (), generator=random)), int(torch.randint(3, 6, (), generator=random))
     weights = 0.2 * torch.randn(2, d, 75, generator=random)
-    batches = [tuple(torch.rand(2, n, 3, 5, 5, generator=random)) for _ in range(4)]
+    batches = [tuple(torch.rand(2, n - step // 3, 3, 5, 5, generator=random)) for step in range(4)]
     rate = 0.01 + 0.02 * torch.rand((), generator=random).item()
     given = [tuple(part.clone() for part in pair) for pair in batches]
     student, teacher = _Watched(weights[0], 0.8).eval(), _Watched(weights[1], 1.5).train()
@@ -55,6 +62,7 @@ def distil(attempt: Callable, random: torch.Generator) -> None:
         "the gradient that the student came with was not cleared: optimizer.zero_grad() *before* loss.backward()": {
             "zero": "after"
         },
+        "gradients were cleared once and pile up from then on: optimizer.zero_grad() in every step": {"zero": "once"},
         "those are Adam's default betas; the published recipe has (0.5, 0.9)": {"betas": (0.9, 0.999)},
         "Adam's learning rate is not `rate` but its default": {"rate": 1e-3},
         "that is AdamW, which also shrinks the weights; take Adam": {"optimizer": torch.optim.AdamW},
@@ -133,7 +141,7 @@ def _reference(
     weight, target_weight = weights[0].clone(), weights[1]
     options: dict = {"lr": rate} if optimizer is torch.optim.SGD else {"lr": rate, "betas": betas}
     adam, losses = optimizer([weight], **options), []
-    weight.grad = torch.zeros_like(weight) if zero == "before" else torch.ones_like(weight)
+    weight.grad = torch.zeros_like(weight) if zero in ("before", "once") else torch.ones_like(weight)
     for images, jittered in batches:
         target, slope, loss = images.flatten(1) @ target_weight.T, torch.zeros_like(weight), 0.0
         for view in (images.flatten(1), jittered.flatten(1)):
@@ -147,7 +155,7 @@ def _reference(
             adam = optimizer([weight], **options)
         if not once:
             adam.step()
-        if zero != "never" and not once:
+        if zero in ("before", "after") and not once:
             weight.grad = torch.zeros_like(weight)
     if once:
         adam.step()

@@ -15,7 +15,10 @@ SEEDS = 400
 @exercise("11.4")
 def count_sketch(attempt: Callable, random: torch.Generator) -> None:
     """Add every number, with a random sign, to a random bucket."""
-    n, size = (5 + int(torch.randint(3, (), generator=random)) for _ in range(2))
+    n = 5 + int(torch.randint(3, (), generator=random))
+    size = 6 + 2 * int(
+        torch.randint(2, (), generator=random)
+    )  # even: with one seed, signs follow an even size's buckets
     dim = 24 + int(torch.randint(8, (), generator=random))
     x = torch.randn(n, dim, generator=random)
     before = torch.random.get_rng_state()
@@ -38,6 +41,8 @@ def count_sketch(attempt: Callable, random: torch.Generator) -> None:
     expect_close(
         found, x @ matrix, {"some numbers are lost: where two share a bucket, add them: index_add_": _lost(x, matrix)}
     )
+    wider = torch.randn(2, dim + 9, generator=random)
+    expect_close(call(attempt, wider, size + 5, 4), wider @ _matrix(attempt, dim + 9, size + 5, 4))
     others = [_matrix(attempt, dim, size, seed) for seed in range(SEEDS)]
     _expect_random(torch.stack(others))
 
@@ -62,9 +67,7 @@ def _expect_sketch(matrix: Tensor, dim: int) -> None:
         raise Mistake("a number lands in several buckets; each has one bucket and one sign")
     if not torch.allclose(entries, torch.ones_like(entries), atol=1e-5):
         if torch.allclose(entries, entries[:1].expand_as(entries)):
-            raise Mistake(
-                f"every number comes out times {entries[0]:.3g}; no scaling: <Sx, Sy> is right on average so"
-            )
+            raise Mistake(f"every number comes out times {entries[0]:.3g}; no scaling: <Sx, Sy> is right on average so")
         used = (matrix != 0).sum(0)[(matrix != 0).float().argmax(1)].float()
         size = matrix.abs().amax(1)
         if torch.allclose(size * used, torch.ones_like(used), atol=1e-4):

@@ -28,10 +28,17 @@ def two_views(attempt: Callable, random: torch.Generator) -> None:
         seen.append(batch.clone())
         return batch.flip(1).square()
 
-    for stored in (mirrored, None):
-        seen.clear()
-        _expect_views(call(attempt, images, targets, stored, flips, jitter), images, targets, stored, flips, seen)
-    call(attempt, images[:1], targets[:1], mirrored[:1], flips[:1], lambda batch: batch)
+    found = call(attempt, images, targets, mirrored, flips, jitter)
+    _expect_views(found, images, targets, mirrored, flips, seen)
+    seen.clear()
+    try:
+        found = call(attempt, images, targets, None, flips, jitter)
+    except (AttributeError, TypeError):
+        raise Mistake("where nobody has stored embeddings of mirrored images, `mirrored` is None: ask first") from None
+    _expect_views(found, images, targets, None, flips, seen)
+    plain, _, target = call(attempt, images[:3], targets[:3], mirrored[:3], flips[:3], lambda batch: batch)
+    expect_close(plain, _mirrored(images[:3], flips[:3, 0]))
+    expect_close(target, torch.where(flips[:3, :1], mirrored[:3], targets[:3]))
 
 
 def _expect_views(
@@ -89,6 +96,8 @@ def _expect_views(
             ),
         },
     )
+    if not torch.allclose(seen[0], other, atol=1e-5):
+        raise Mistake("the second view was jittered first and mirrored then; mirror first: jitter may depend on place")
     if mirrored is None:
         share = "without stored embeddings of mirrored images (None) a mirrored image has the other's target"
         expect_close(target, targets, {share: lambda found: found.shape != targets.shape or True})
