@@ -36,7 +36,7 @@ def test_the_attack_uses_the_whole_budget_of_each_image_and_no_more():
     best = (slope * start).flatten(1).sum(1) + budget * slope.flatten(1).norm(dim=1)
     assert value == pytest.approx(best, rel=1e-5)
     size = (changed.double() - start.double()).flatten(1).norm(dim=1)
-    assert (size <= budget).all() and size == pytest.approx(budget.double(), rel=1e-3)
+    assert (size <= budget).all() and size == pytest.approx(budget.double(), rel=5e-3)  # float32 pixels
 
 
 def test_pixels_stay_between_black_and_white():
@@ -83,14 +83,15 @@ def test_claims_are_those_of_the_published_formula():
 
 
 def test_over_claimed_decisions_are_counted_and_attacked(stand_in, monkeypatch):
-    monkeypatch.setattr(bench, "EPS", {"0.02": 0.02, "5": 5.0})
     sheet, metric = bench.Sheet(8), CertifiedMetric(small.isometry(), "cosine").eval()
     sheet.data = few()
-    exact = certify(metric, sheet.data, (0.02,))
+    exact = certify(metric, sheet.data)
     claims = bench.published(exact)
-    expected = claims.natural() & (claims.radius.abs() > 0.02) & (exact.radius.abs() <= 0.02)
+    eps = exact.radius.abs().quantile(0.8).item()
+    monkeypatch.setattr(bench, "EPS", {"eps": eps, "far": 50.0})
+    expected = exact.natural() & (claims.radius.abs() > eps) & (exact.radius.abs() <= eps)
     found = sheet.over_claimed(metric, exact, claims, {"attacked": 5, "attack_steps": 30})
-    assert found["eps"] == "0.02" and found["n"] == expected.sum() and found["attacked"] == 5
+    assert found["eps"] == "eps" and found["n"] == expected.sum() and found["attacked"] == 5
     # the radius of this network is exact, so all of them are flipped
     assert found["inside_eps"] == found["inside_claim"] == 5
 
@@ -176,8 +177,8 @@ def test_people_are_asked_through_a_table_of_all_distances(stand_in):
 
 
 def test_cost_compares_the_certificate_with_the_forward_pass(stand_in, monkeypatch):
-    monkeypatch.setattr(bench.LipSimNet, "tiny", bench.LipSimNet.scattering)
-    last = list(bench.cost(bench.QUICK["cost"], None, {}))[-1]
+    monkeypatch.delitem(bench.NETWORKS, "tiny")
+    last = list(bench.cost(bench.QUICK["cost"], None, dict))[-1]
     assert last["peak_mb"] == {}
     row = last["scattering, euclidean"]
     assert row["ratio"] == pytest.approx(row["certify"] / row["forward"], rel=1e-2) and row["triplets"] == 4
