@@ -43,10 +43,10 @@ def test_it_beats_pixel_l2_at_every_radius_up_to_one(metric, triplets):
         assert ours.accuracy(eps) > pixels.accuracy(eps) + gain, eps
 
 
-@pytest.mark.parametrize("kind", ["euclidean", "cosine"])
-def test_no_decision_of_320_is_overturned_inside_its_radius(kind, metric, triplets):
+@pytest.mark.parametrize(("kind", "n"), [("euclidean", 320), ("cosine", 64)])
+def test_no_decision_is_overturned_inside_its_radius(kind, n, metric, triplets):
     metric = CertifiedMetric(metric.network, kind)
-    ref, p0, p1, _ = triplets[:]
+    ref, p0, p1, _ = triplets.select(torch.arange(n))[:]
     decision, radius, _ = metric.assess(ref, p0, p1)
     moved = attacked(metric, ref, p0, p1, radius.abs() * (1 - 1e-6), steps=8)
     assert (moved - ref).flatten(1).norm(dim=1).median() > 0.5 * radius.abs().median()
