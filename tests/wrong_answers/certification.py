@@ -318,6 +318,11 @@ def clamps_the_distance(ref, p0, p1):
     return bisector(ref, p0, p1).clamp_min(0)
 
 
+@wrong(check.euclidean_radius, "expected")
+def cuts_off_at_two(ref, p0, p1):
+    return bisector(ref, p0, p1).clamp(-2, 2)
+
+
 @wrong(check.euclidean_radius, "NaN for a tie")
 def divides_by_zero(ref, p0, p1):
     return (size(ref - p1).square() - size(ref - p0).square()) / (2 * size(p0 - p1))
@@ -1029,6 +1034,12 @@ def draws_grey_noise():
 @wrong(check.smoothed, "the same generator, other noise")
 @smoothing(draw=lambda ref, sigma, m, g: noisy(ref, sigma, m, None))
 def ignores_the_generator():
+    pass
+
+
+@wrong(check.smoothed, "another generator, the same noise")
+@smoothing(draw=lambda ref, sigma, m, g: noisy(ref, sigma, m, torch.Generator().manual_seed(m)))
+def seeds_a_generator_of_its_own():
     pass
 
 

@@ -10,7 +10,7 @@ from course_lib.checks import Mistake, exercise, expect_close
 from course_lib.checks.certification.calling import embeddings, expect_exact, one_per_row
 
 ROLES = ("e_ref", "e_p0", "e_p1")
-SHAPES = ((12, 5), (1, 2), (4, 33))
+SHAPES = ((12, 5, 1.0), (1, 2, 1.0), (4, 33, 7.0))  # n, d, typical length of an embedding
 
 
 def _size(x: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ def _expect_ties(attempt: Callable, formula: Callable[..., Tensor], triplet: tup
 @exercise("12.1")
 def cosine_radius(attempt: Callable, random: torch.Generator) -> None:
     """Signed radius (n,) around a reference's embedding within which the cosine decision cannot change."""
-    for n, d in SHAPES:
-        triplet = embeddings(random, n, d)
+    for n, d, scale in SHAPES:
+        triplet = embeddings(random, n, d, scale)
         if n > 1:  # short directions, whose radius is as good as that of long ones
             triplet[1][0] *= 1e-3
         ref, p0, p1 = (e.float() for e in triplet)
@@ -159,8 +159,8 @@ def cosine_radius(attempt: Callable, random: torch.Generator) -> None:
 @exercise("12.2")
 def euclidean_radius(attempt: Callable, random: torch.Generator) -> None:
     """Signed radius (n,) around a reference's embedding within which the Euclidean decision cannot change."""
-    for n, d in SHAPES:
-        triplet = embeddings(random, n, d)
+    for n, d, scale in SHAPES:
+        triplet = embeddings(random, n, d, scale)
         ref, p0, p1 = (e.float() for e in triplet)
         expected = _euclidean_oracle(*triplet)
         d0, d1, apart = (_size(x)[:, 0] for x in (ref - p0, ref - p1, p0 - p1))

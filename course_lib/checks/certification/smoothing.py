@@ -125,14 +125,16 @@ def smoothed(attempt: Callable, random: torch.Generator) -> None:
         sigma, alpha = 0.15 + 0.5 * torch.rand((), generator=random).item(), (0.001, 0.01)[number % 2]
         votes = _votes(first, n0, random) + _votes(then, n, random)
         judge = _Judge(ref, votes)
-        seed = torch.Generator().manual_seed(number)
-        decision, radius = _answer(call(attempt, judge, ref, sigma, n0, n, alpha, seed))
+        generator = torch.Generator().manual_seed(number)
+        decision, radius = _answer(call(attempt, judge, ref, sigma, n0, n, alpha, generator))
         _expect_noise(judge, sigma, n0, n)
         if number == 0:
-            again = _Judge(ref, votes)
-            call(attempt, again, ref, sigma, n0, n, alpha, torch.Generator().manual_seed(number))
-            if not torch.equal(torch.cat(again.seen), torch.cat(judge.seen)):
-                raise Mistake("the same generator, other noise: torch.randn(..., generator=generator), from it alone")
+            for seed, same in ((number, True), (number + 1, False)):
+                again = _Judge(ref, votes)
+                call(attempt, again, ref, sigma, n0, n, alpha, torch.Generator().manual_seed(seed))
+                if torch.equal(torch.cat(again.seen), torch.cat(judge.seen)) != same:
+                    what = "the same generator, other noise" if same else "another generator, the same noise"
+                    raise Mistake(f"{what}: torch.randn(..., generator=generator), from it alone")
         chosen = int(sum(votes[:n0]) > n0 / 2)
         k = sum(vote == chosen for vote in votes[n0:])
         share = _bound(k, n, alpha)
