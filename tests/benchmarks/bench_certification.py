@@ -301,7 +301,7 @@ class Sheet:
             "median_radius": found.radius.abs().median().item(), "bound": metric.lipschitz,
         }  # fmt: skip
         if metric.kind == "cosine":
-            claims = published(found)
+            claims = published(found, metric)
             row["claimed"] = {key: claims.accuracy(eps) for key, eps in EPS.items()}
             row["over_claimed"] = self.over_claimed(metric, found, claims, settings)
         return row | self.by_people(metric)
@@ -322,9 +322,9 @@ class Sheet:
         return result
 
 
-def published(found: Certified) -> Certified:
-    """What the published formula claims for the same decisions."""
-    return replace(found, formula="published", radius=found.radius / found.norm)
+def published(found: Certified, metric: CertifiedMetric) -> Certified:
+    """What the published formula claims for the same decisions. It knows no bound but 1."""
+    return replace(found, formula="published", radius=found.radius * metric.lipschitz / found.norm)
 
 
 def smallest_changes(metric: CertifiedMetric, data: Triplets, steps: int) -> Tensor:
@@ -523,6 +523,8 @@ def attack_decisions(
     counts = {"attacked": 0, "flipped": 0, "uncertified": 0}
     for ref, p0, p1, _ in tqdm(data.batches(64), total=-(-len(data) // 64), desc=f"{name} x {times:g}"):
         radius = metric.assess(ref, p0, p1, formula=formula).radius.double().abs() * times
+        if formula == "published":  # which knows no bound but 1
+            radius *= metric.lipschitz
         promised = radius > 0
         counts["attacked"] += int(promised.sum())
         counts["uncertified"] += int((~promised).sum())
