@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from course_lib.certification import CertifiedMetric, certify, pixel_l2
+from course_lib.certification import CertifiedMetric, certify, pixel_l2, published_2afc_radius
 from course_lib.data.triplets import Triplets
 from tests import small_certified as small
 from tests.benchmarks import bench_certification as bench
@@ -36,7 +36,7 @@ def test_the_attack_uses_the_whole_budget_of_each_image_and_no_more():
     best = (slope * start).flatten(1).sum(1) + budget * slope.flatten(1).norm(dim=1)
     assert value == pytest.approx(best, rel=1e-5)
     size = (changed.double() - start.double()).flatten(1).norm(dim=1)
-    assert (size <= budget).all() and size == pytest.approx(budget.double(), rel=1e-3)
+    assert (size <= budget).all() and size == pytest.approx(budget.double(), rel=5e-3)  # float32 pixels
 
 
 def test_pixels_stay_between_black_and_white():
@@ -76,21 +76,23 @@ def test_intervals_hold_and_those_of_a_wrong_bound_do_not():
     assert bench.attack_intervals(wrong, data, 0.05, 12)["escaped"] == 24
 
 
-def test_claims_are_those_of_the_published_formula():
-    metric, data = CertifiedMetric(small.isometry(), "cosine"), few()
-    found = certify(metric, data, (0.01, 0.1))
-    assert bench.published(found).radius == pytest.approx(certify(metric, data, formula="published").radius, rel=1e-4)
+def test_claims_are_those_of_the_published_formula_whatever_bound_is_known():
+    metric, data = CertifiedMetric(small.isometry(), "cosine", lipschitz=2.0), few()
+    claims = bench.published(certify(metric, data), metric)
+    expected = published_2afc_radius(*(metric.embed(images) for images in data[:][:3]))
+    assert claims.radius == pytest.approx(expected.detach(), rel=1e-2, abs=1e-3)  # rounded towards 0
 
 
 def test_over_claimed_decisions_are_counted_and_attacked(stand_in, monkeypatch):
-    monkeypatch.setattr(bench, "EPS", {"0.02": 0.02, "5": 5.0})
     sheet, metric = bench.Sheet(8), CertifiedMetric(small.isometry(), "cosine").eval()
     sheet.data = few()
-    exact = certify(metric, sheet.data, (0.02,))
-    claims = bench.published(exact)
-    expected = claims.natural() & (claims.radius.abs() > 0.02) & (exact.radius.abs() <= 0.02)
+    exact = certify(metric, sheet.data)
+    claims = bench.published(exact, metric)
+    eps = exact.radius.abs().quantile(0.8).item()
+    monkeypatch.setattr(bench, "EPS", {"eps": eps, "far": 50.0})
+    expected = exact.natural() & (claims.radius.abs() > eps) & (exact.radius.abs() <= eps)
     found = sheet.over_claimed(metric, exact, claims, {"attacked": 5, "attack_steps": 30})
-    assert found["eps"] == "0.02" and found["n"] == expected.sum() and found["attacked"] == 5
+    assert found["eps"] == "eps" and found["n"] == expected.sum() and found["attacked"] == 5
     # the radius of this network is exact, so all of them are flipped
     assert found["inside_eps"] == found["inside_claim"] == 5
 
@@ -176,8 +178,8 @@ def test_people_are_asked_through_a_table_of_all_distances(stand_in):
 
 
 def test_cost_compares_the_certificate_with_the_forward_pass(stand_in, monkeypatch):
-    monkeypatch.setattr(bench.LipSimNet, "tiny", bench.LipSimNet.scattering)
-    last = list(bench.cost(bench.QUICK["cost"], None, {}))[-1]
+    monkeypatch.delitem(bench.NETWORKS, "tiny")
+    last = list(bench.cost(bench.QUICK["cost"], None, dict))[-1]
     assert last["peak_mb"] == {}
     row = last["scattering, euclidean"]
     assert row["ratio"] == pytest.approx(row["certify"] / row["forward"], rel=1e-2) and row["triplets"] == 4
