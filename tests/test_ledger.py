@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from course_lib.autoencoders import DeepDense, depth_statistics, initialise
+from course_lib.certification import published_counterexample
 from course_lib.data import digits, photos, triplets
 from course_lib.data.distortions import DISTORTIONS
 from course_lib.judgments import evaluate, kendall, pearson, two_afc_score
@@ -216,6 +217,47 @@ def test_ledger_counts_how_fast_an_embedding_of_length_one_moves_right():
     sphere, ball = (lower_bound(f, dark, steps=6, search=0) for f in (on_the_sphere, in_the_ball))
     text = measured("with projection")
     assert f"moves {sphere:.1f} times as fast" in text and f"leaves short ones alone, {ball:.1f} times" in text
+
+
+@pytest.fixture(scope="module")
+def distilled():
+    """Row -> numbers of the table in chapter 11, section 4: far, near, same decision, agreement, mean distance."""
+    notebook = json.loads((repo_root() / "notebooks/11_distillation.ipynb").read_text())
+    printed = ["".join(out.get("text", "")) for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    (table,) = [text for text in printed if "same decision" in text and "96 steps" in text]
+    rows = (re.match(r"(.+?)\s{2,}(-?\d.*)", line) for line in table.splitlines())
+    return {row[1]: [float(number) for number in row[2].split()] for row in rows if row}
+
+
+def test_ledger_quotes_distillation_beside_self_supervision_right(distilled):
+    near = [distilled[name][1] for name in ("pixel L2", "untrained", "32 steps", "96 steps", "without a teacher")]
+    words = "pixels {:.2f}, untrained {:.2f}, 32 steps of distillation {:.2f} (96: {:.2f}), 32 steps of SimCLR {:.2f}"
+    assert words.format(*near) in measured("avoid self-supervised")
+    assert near[4] < near[0] < near[2] < near[3]
+
+
+def test_ledger_quotes_learning_without_labels_right(distilled):
+    before, after = (distilled[name][2] for name in ("untrained", "96 steps"))
+    assert before < after and f"from {before:.2f} to {after:.2f} of 200" in measured("1-Lipschitz classifier")
+
+
+def test_ledger_quotes_the_counterexample_to_the_published_certificate_right():
+    found = published_counterexample()
+    length = found.e_ref.norm()
+    said = f"where that is {length:.1f} it claims {found.claimed:.2f}, and the decision flips at {found.true:.2f}"
+    assert said in measured("certificates for all perturbations")
+    near, far = (functional.cosine_similarity(found.e_moved, e) for e in (found.e_p0, found.e_p1))
+    assert near < far and (found.e_moved - found.e_ref).norm() < found.claimed
+
+
+def test_ledger_quotes_small_and_large_margins_right():
+    rows = json.loads((repo_root() / "tests/benchmarks/certification.json").read_text())["margins"]["rows"]
+    small, large = (rows[margin]["scores"]["st-alex"] for margin in ("0.5", "8"))
+    said = measured("A higher margin")
+    quotes = {"natural": "natural {} against {} %", "36/255": "{} against {} %, at 2", "2": "at 2 {} against {} %"}
+    for key, words in quotes.items():
+        assert words.format(*(f"{100 * row[key]:.0f}" for row in (small, large))) in said
+    assert small["natural"] > large["natural"] and small["2"] < large["2"]
 
 
 def printed(section: int) -> str:

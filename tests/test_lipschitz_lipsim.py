@@ -266,7 +266,7 @@ def test_wrong_input_is_explained(unchecked, little):
 
 
 def test_unknown_presets_and_impossible_sizes_are_explained():
-    with pytest.raises(ValueError, match="no preset 'huge'; choose tiny, scattering, scattering-sll, small, medium, large, xlarge"):
+    with pytest.raises(ValueError, match="no preset 'huge'; choose tiny, scattering, scattering-sll, small, medium"):
         LipSimNet.preset("huge")
     with pytest.raises(ValueError, match="out_features is 25; this network has 1 to 24"):
         LipSimNet.published(**(LITTLE | {"out_features": 25}))
