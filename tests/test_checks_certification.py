@@ -80,7 +80,7 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("checked", "answer"), RIGHT, ids=[answer.__name__ for _, answer in RIGHT])
-def test_right_answer_in_other_words_passes(checked, answer, capsys, unchecked):
+def test_right_answer_in_other_words_passes(checked, answer, capsys):
     assert line_of(capsys, checked, answer) == (True, f"✓ {checked.number} {checked.__name__}: passed")
 
 

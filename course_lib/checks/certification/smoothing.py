@@ -33,7 +33,7 @@ class _Judge:
         return torch.tensor(self.decisions[start : start + len(images)])
 
 
-def _bound(k: float, n: int, alpha: float) -> float:
+def _bound(k: int, n: int, alpha: float) -> float:
     return float(beta.ppf(alpha, k, n - k + 1)) if k else 0.0
 
 

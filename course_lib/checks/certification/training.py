@@ -131,7 +131,7 @@ def radius_hinge(attempt: Callable, random: torch.Generator) -> None:
                 ],
                 "the sign of the loss: training makes it small": -terms.mean().float(),
                 "the margin is missing, so a right decision is enough, however small its radius": [
-                    _hinge(radius, judge, 0).mean().float(),
+                    _hinge(radius, judge, 0.0).mean().float(),
                 ],
                 "the margin is taken off, not asked for: margin - r": _hinge(radius, judge, -margin).mean().float(),
                 "|r| rewards certainty of a wrong decision as well; take the signed radius": [
