@@ -102,7 +102,7 @@ def test_commands_in_the_documentation_have_options_that_exist(file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--student", "huge"], "no preset 'huge'; choose tiny, small"),
+        (["--student", "huge"], "no preset 'huge'; choose tiny, scattering"),
         (["--teacher", "vgg"], "unknown teacher 'vgg'; choose st-alex"),
         (["--dataset", "cifar"], "unknown data set 'cifar'; choose embedded"),
         (["--dataset", "imagenet"], "imagenet needs --data-dir"),

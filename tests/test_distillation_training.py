@@ -258,7 +258,7 @@ def test_a_student_is_kept_with_what_made_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"student": "huge"}, "no preset 'huge'; choose tiny, small"),
+        ({"student": "huge"}, "no preset 'huge'; choose tiny, scattering"),
         ({"student": "tiny"}, "blocks has images of 16 x 16 pixels; the student takes 64 x 64"),
         ({"student": small(out_features=4)}, r"the student gives 4 numbers, teacher 'linear' 5; .*out_features=5"),
         ({"recipe": PUBLISHED}, "blocks has 34 images, a batch is 512; use a smaller batch_size"),
